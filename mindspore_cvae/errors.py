@@ -1,0 +1,70 @@
+"""Errors that a user meets, and the exit codes of every command.
+
+Exit codes: 0 done, 2 bad input or configuration, 130 interrupted from the keyboard, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class InputError(Exception):
+    """Bad input or configuration; the message is one sentence: what, where, and what to do."""
+
+
+class DeviceError(Exception):
+    """A device that was asked for cannot be used."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose errors are :class:`InputError`, so that commands report all bad input alike."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise :class:`InputError` with argparse's message and where to find help."""
+        raise InputError(f"{message} ({self.prog} --help lists the options)")
+
+
+def _one_line(message: str) -> str:
+    return "; ".join(line.strip() for line in message.splitlines() if line.strip())
+
+
+def run_command(main: Callable[[], object]) -> int:
+    """Run a command and turn how it ended into an exit code.
+
+    An expected error (bad input, no device, the operating system's) becomes one line ``error: ...`` on
+    stderr. An unexpected one is a fault of the program: its traceback comes before that line.
+
+    Args:
+        main: The command, without arguments. An ``int`` that it returns is the exit code.
+
+    Returns:
+        The exit code: ``main``'s own or 0; 2 for :class:`InputError`; 130 for an interrupt; else 1. A
+        ``SystemExit`` (argparse's ``--help``, the end of a signal handler) passes with its own code.
+    """
+    try:
+        result = main()
+        # A closed pipe shows itself only when buffered text is written.
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except InputError as error:
+        message, code = str(error), 2
+    except BrokenPipeError:
+        # The reader went away (`... | head`): nothing to say, and nothing more to write at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (DeviceError, OSError) as error:
+        message, code = str(error), 1
+    except MemoryError:
+        message, code = "out of memory (a smaller data.batch_size or eval.rows needs less)", 1
+    except KeyboardInterrupt:
+        message, code = "interrupted", 130
+    except Exception as error:
+        traceback.print_exc()
+        message, code = f"{type(error).__name__}: {error}", 1
+    print(f"error: {_one_line(message)}", file=sys.stderr)
+    return code

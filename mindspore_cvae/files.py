@@ -1,0 +1,61 @@
+"""Files that are either whole or absent: temporary name, fsync, check, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+TEMPORARY_SUFFIX = ".tmp"
+"""Ending of every unfinished file."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(
+    path: Path, content: bytes | str, check: Callable[[Path], None] | None = None
+) -> None:
+    """Write a file so that, whenever the process or the machine dies, the old or the new content is there.
+
+    Args:
+        path: The file; an existing one is replaced.
+        content: Bytes, or text that is written as UTF-8.
+        check: Reads the finished temporary file and raises if it is not as it should be; the old content
+            then stays.
+
+    Raises:
+        OSError: The disk is full, the folder cannot be written, ...; the temporary file is removed.
+    """
+    path = Path(path)
+    # O_EXCL with a fresh name: never through a link that somebody left here, never another process's file.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        if check is not None:
+            check(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what a killed writer left in a folder that this process owns. Files that resist stay."""
+    for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            path.unlink()
