@@ -1,0 +1,34 @@
+"""Reading plain text: what cannot be read is told with its file and line."""
+
+import codecs
+import os
+from pathlib import Path
+
+from mindspore_cvae.errors import InputError
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The UTF-8 text of a file, without its byte order mark.
+
+    Raises InputError, with the file and, for undecodable bytes and NUL bytes, the line.
+    """
+    try:
+        content = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+
+    def line_of(position: int) -> int:
+        return content.count(b"\n", 0, position) + 1
+
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}, line {line_of(error.start)}: bytes that are not UTF-8; "
+            "save the file as UTF-8 text."
+        ) from error
+    if (position := content.find(b"\0")) >= 0:
+        raise InputError(
+            f"{path}, line {line_of(position)}: a NUL byte; this is not a plain text file."
+        )
+    return text
