@@ -1,0 +1,117 @@
+"""From names to parts: builds the model and the training step that a configuration describes."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from mindspore import Parameter, Tensor, nn
+
+from mindspore_cvae.contrasts import CONTRASTS
+from mindspore_cvae.divergences import DIVERGENCES
+from mindspore_cvae.model import LatentVariableModel
+from mindspore_cvae.networks import Decoder, Encoder
+from mindspore_cvae.posteriors import POSTERIORS
+from mindspore_cvae.steps import STEPS, adam
+from mindspore_cvae.systems import System
+
+
+def build_model(slots: System, sizes, vocabulary_size: int, seed: int) -> LatentVariableModel:
+    """The model of a row, with its parameters initialised from the seed.
+
+    Args:
+        slots: the resolved slots.
+        sizes: a ``ModelConfig``.
+        vocabulary_size: of the corpus, the four specials included.
+        seed: of the run.
+    """
+    encoder = Encoder(
+        vocabulary_size, sizes.embedding_size, sizes.hidden_size, slots.encoder_dropout
+    )
+    posterior = POSTERIORS[slots.posterior](
+        hidden_size=sizes.hidden_size,
+        latent_size=sizes.latent_size,
+        noise_size=sizes.noise_size,
+        layer_size=sizes.posterior_size,
+        layers=sizes.posterior_layers,
+    )
+    decoder = Decoder(
+        vocabulary_size,
+        sizes.embedding_size,
+        sizes.hidden_size,
+        sizes.latent_size,
+        sizes.decoder_dropout,
+    )
+    divergence = DIVERGENCES[slots.divergence](
+        hidden_size=sizes.hidden_size,
+        latent_size=sizes.latent_size,
+        critic_size=sizes.critic_size,
+        critic_layers=sizes.critic_layers,
+        views=slots.views,
+        critic_loss=slots.critic_loss,
+        divergence_sign=slots.divergence_sign,
+        squared_difference=slots.squared_difference,
+    )
+    contrast = CONTRASTS[slots.contrast](
+        on=slots.contrast_on,
+        temperature=slots.temperature,
+        negatives=slots.negatives,
+        batch_mean_pair=slots.batch_mean_pair,
+    )
+    model = LatentVariableModel(encoder, posterior, decoder, divergence, contrast, slots.views)
+    model.update_parameters_name()
+    initialise(model, sizes, seed)
+    return model
+
+
+def initialise(model: LatentVariableModel, sizes, seed: int) -> None:
+    """Encoder, posterior and decoder uniform in +-init_scale; critics as dense layers usually are.
+
+    Each parameter is drawn from a generator keyed by the seed and its own name, so that equal names start
+    equal in every system, whatever else the system has.
+    """
+    critics = {parameter.name for parameter in model.divergence.get_parameters()}
+    for parameter in model.get_parameters():
+        if parameter.name in critics:
+            # Uniform +-1/sqrt(inputs) for weights and biases: the default of dense layers.
+            scale = 1.0 / np.sqrt(_inputs_of(parameter, model))
+        elif parameter.name == "posterior.from_noise.weight" and sizes.noise_init_scale is not None:
+            scale = sizes.noise_init_scale
+        else:
+            scale = sizes.init_scale
+        key = np.array([seed, zlib.crc32(parameter.name.encode())], np.uint64)
+        source = np.random.Generator(np.random.Philox(key=key))
+        values = source.uniform(-scale, scale, parameter.shape).astype(np.float32)
+        parameter.set_data(Tensor(values))
+
+
+def _inputs_of(parameter: Parameter, model: nn.Cell) -> int:
+    weight = model.parameters_dict()[parameter.name.rsplit(".", 1)[0] + ".weight"]
+    return weight.shape[1]
+
+
+def build_step(model: LatentVariableModel, slots: System, training) -> nn.Cell:
+    """The training step of a row.
+
+    Args:
+        model: from :func:`build_model`.
+        slots: the resolved slots.
+        training: a ``TrainConfig``.
+    """
+    encoder = [*model.encoder.trainable_params(), *model.posterior.trainable_params()]
+    decoder = list(model.decoder.trainable_params())
+    optimizer = adam(encoder + decoder, training.learning_rate, "optimizer.model")
+    groups = {
+        "together": [len(encoder) + len(decoder)],
+        "separate": [len(encoder), len(decoder)],
+    }[slots.clipping]
+    critics = list(model.divergence.trainable_params())
+    alternating = {}
+    if critics:
+        alternating = {
+            "critic_optimizer": adam(critics, training.critic_learning_rate, "optimizer.critics"),
+            "critic_updates": training.critic_updates,
+            "decoder_parameters": len(decoder),
+        }
+    step = STEPS[slots.step](model, optimizer, groups, training.clip_norm, **alternating)
+    return step.set_train()

@@ -1,0 +1,86 @@
+"""The model: the paper's one equation with slots."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mindspore import Tensor, nn, ops
+
+from mindspore_cvae import objectives
+
+
+class Terms(NamedTuple):
+    """The scalars of one objective, nats a sentence; reconstruction and divergence are sums over views."""
+
+    loss: Tensor
+    reconstruction: Tensor
+    divergence: Tensor
+    contrast: Tensor
+
+
+class LatentVariableModel(nn.Cell):
+    """L(x) = sum_v { -log p(x|z_v) + beta D(q||p)[z_v] } - C(z_1, z_2).
+
+    Args:
+        encoder: x -> h.
+        posterior: h -> parameters of q(z|x), and (parameters, noise) -> z.
+        decoder: (x, z) -> -log p(x|z).
+        divergence: D, with its critics.
+        contrast: C.
+        views: how many times each sentence is encoded; all views go through one call.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Cell,
+        posterior: nn.Cell,
+        decoder: nn.Cell,
+        divergence: nn.Cell,
+        contrast: nn.Cell,
+        views: int,
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.posterior = posterior
+        self.decoder = decoder
+        self.divergence = divergence
+        self.contrast = contrast
+        self.views = views
+
+    def encode(self, tokens: Tensor, posterior_noise, encoder_bytes=None) -> tuple:
+        """tokens (V N, T + 1) -> h (V N, H), parameters of q(z|x), z (V N, Z)."""
+        h = self.encoder(tokens, encoder_bytes)
+        parameters = self.posterior(h)
+        return h, parameters, self.posterior.sample(parameters, posterior_noise)
+
+    def objective(
+        self,
+        h: Tensor,
+        parameters: Tensor,
+        z: Tensor,
+        tokens: Tensor,
+        weight: Tensor,
+        beta: Tensor,
+        prior,
+        contrast_prior,
+        embedding_bytes,
+        output_bytes,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The :class:`Terms` of a batch, given its codes.
+
+        Args:
+            h, parameters, z: what :meth:`encode` returned.
+            tokens: (N, T + 1), what is to be reconstructed.
+            weight: (N,), 0 for rows that only fill up the batch.
+            beta: scalar.
+            prior: (V N, Z) draws from p(z), or None without critics.
+            contrast_prior: (M, Z) draws from p(z) as further negatives, or None.
+            embedding_bytes, output_bytes: randomness of the decoder's dropout, or None.
+        """
+        every_view = ops.tile(tokens, (self.views, 1))
+        likelihood = self.decoder(every_view, z, embedding_bytes, output_bytes)
+        reconstruction = objectives.expectation(likelihood.reshape(self.views, -1).sum(0), weight)
+        divergence = self.divergence(h, parameters, z, prior, weight)
+        contrast = self.contrast(h, z, contrast_prior, weight)
+        loss = objectives.objective(reconstruction, divergence, contrast, beta)
+        return loss, reconstruction, divergence, contrast

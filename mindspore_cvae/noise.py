@@ -1,0 +1,146 @@
+"""All randomness of a training step, from a counter-based generator keyed by seed and step.
+
+A graph that draws its own noise repeats it (one stochastic cell called twice in one graph gives the same
+numbers) and cannot be resumed (the framework's generator has no state to save, and its CPU dropout
+depends on how threads were scheduled). So noise is drawn here, by NumPy's Philox, and fed to the graph:
+the numbers of step t are a pure function of (seed, t), whatever ran before.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mindspore_cvae.systems import System
+
+STREAMS = ("posterior", "prior", "contrast", "encoder", "embedding", "output", "swap", "evaluation")
+"""Purposes that draw numbers; each has its own key, so that switching one off changes no other."""
+
+
+def generator(seed: int, stream: str, counter: int) -> np.random.Generator:
+    """The generator of one purpose at one point: counters 2^64 draws apart never meet.
+
+    Args:
+        seed: of the run.
+        stream: one of :data:`STREAMS`.
+        counter: training step, or number of the sentence in evaluation; >= 0.
+    """
+    key = np.array([seed, STREAMS.index(stream)], np.uint64)
+    position = np.array([0, counter, 0, 0], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=position))
+
+
+def normal(source: np.random.Generator, *shape: int) -> np.ndarray:
+    """Standard normal numbers, float32."""
+    return source.standard_normal(shape, dtype=np.float32)
+
+
+def random_bytes(source: np.random.Generator, *shape: int) -> np.ndarray:
+    """Uniform bytes, uint8."""
+    count = int(np.prod(shape))
+    words = source.bit_generator.random_raw((count + 7) // 8)
+    return words.view(np.uint8)[:count].reshape(shape)
+
+
+def swap_neighbours(
+    tokens: np.ndarray, probability: float, source: np.random.Generator
+) -> np.ndarray:
+    """Each word changes place with its right neighbour with the given chance, left to right (Section 4.7).
+
+    Args:
+        tokens: (N, T + 1) rows ``<s> w_1 ... w_n </s> <pad> ...``; the specials stay where they are.
+        probability: of each swap.
+        source: of the coins.
+
+    Returns:
+        A new array of the same shape.
+    """
+    swapped = tokens.copy()
+    words = (tokens != 0).sum(1) - 2
+    coins = source.random(tokens.shape) < probability
+    for left in range(1, tokens.shape[1] - 2):
+        rows = np.flatnonzero(coins[:, left] & (left < words))
+        swapped[rows, left], swapped[rows, left + 1] = (
+            swapped[rows, left + 1],
+            swapped[rows, left],
+        )
+    return swapped
+
+
+class StepNoise(NamedTuple):
+    """What a training step gets besides its batch, in the order of the step's arguments.
+
+    Absent randomness is None: N sentences, V views, E, H, Z sizes, K critic updates.
+    """
+
+    encoder_tokens: np.ndarray
+    """(V N, T + 1) int32: what the encoder reads; differs from the targets by swaps only."""
+    posterior: np.ndarray | None
+    """(V N, noise size): eps of Eq. 2."""
+    prior: np.ndarray | None
+    """(K + 1, V N, Z): draws from p(z), one set for each critic update and one for the model's."""
+    contrast: np.ndarray | None
+    """(M N, Z): draws from p(z) as further negatives."""
+    encoder_bytes: np.ndarray | None
+    """(T + 1, V N, E)."""
+    embedding_bytes: np.ndarray | None
+    """(T, V N, E)."""
+    output_bytes: np.ndarray | None
+    """(T, V N, H)."""
+
+
+class NoiseMaker:
+    """Draws the :class:`StepNoise` of any step.
+
+    Args:
+        system: the row; says which randomness it needs.
+        sizes: a ``ModelConfig``.
+        critic_updates: K.
+        seed: of the run.
+    """
+
+    def __init__(self, system: System, sizes, critic_updates: int, seed: int):
+        self.system = system
+        self.sizes = sizes
+        self.critic_updates = critic_updates
+        self.seed = seed
+
+    def __call__(self, step: int, tokens: np.ndarray) -> StepNoise:
+        """The noise of training step ``step`` (counted from 0) for a batch tokens (N, T + 1)."""
+        system, sizes = self.system, self.sizes
+        sentences, width = tokens.shape
+        rows = system.views * sentences
+
+        def stream(name: str) -> np.random.Generator:
+            return generator(self.seed, name, step)
+
+        views = [tokens] * system.views
+        if system.augmentation == "swap":
+            views[-1] = swap_neighbours(tokens, system.swap_probability, stream("swap"))
+        noise_size = {"deterministic": 0, "gaussian": sizes.latent_size}.get(
+            system.posterior, sizes.noise_size
+        )
+        has_critics = system.step == "critic_then_model"
+        decoder_shape = (width - 1, rows)
+        return StepNoise(
+            encoder_tokens=np.concatenate(views),
+            posterior=normal(stream("posterior"), rows, noise_size) if noise_size else None,
+            prior=normal(stream("prior"), self.critic_updates + 1, rows, sizes.latent_size)
+            if has_critics
+            else None,
+            contrast=normal(
+                stream("contrast"), system.prior_negatives * sentences, sizes.latent_size
+            )
+            if system.prior_negatives
+            else None,
+            encoder_bytes=random_bytes(stream("encoder"), width, rows, sizes.embedding_size)
+            if system.encoder_dropout
+            else None,
+            embedding_bytes=random_bytes(stream("embedding"), *decoder_shape, sizes.embedding_size)
+            if sizes.decoder_dropout
+            else None,
+            output_bytes=random_bytes(stream("output"), *decoder_shape, sizes.hidden_size)
+            if sizes.decoder_dropout
+            else None,
+        )

@@ -1,0 +1,112 @@
+"""The table of systems: every model of the paper is one row that fills the slots of one equation.
+
+    L(x) = sum over views v of { -log p(x | z_v)  +  beta * D(q || p)[z_v] }  -  C(z_1, z_2)
+
+The row names its parts; :mod:`mindspore_cvae.building` turns the names into cells and functions. A slot
+that a system does not use holds a null part (``none``, ``zero``), never an absence. Any slot may be
+overridden by configuration (``--set slots.contrast=info_nce``), so the rows are only the named points.
+
+``python -m mindspore_cvae.systems`` prints the table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the table: which part fills each slot of the equation."""
+
+    posterior: str
+    """Family of q(z|x): ``deterministic`` (z = W h + b), ``gaussian`` (diagonal), ``affine``
+    (z = W [h ; eps] + b, Eq. 2 as released) or ``mlp`` (hidden layers on [h ; eps])."""
+    divergence: str
+    """D(q || p): ``none``, ``gaussian_kl`` (closed form), ``joint_dual`` (critic f(x, z), Eq. 3) or
+    ``marginal_dual`` (critic g(z), Eq. 7)."""
+    critic_loss: str = "dual"
+    """What both critics minimise: ``dual`` (Eq. 3) or a circle loss: ``circle_mean`` (Eq. 13-16),
+    ``circle_sum`` (Eq. 18), ``circle_pairwise`` (released code)."""
+    divergence_sign: str = "adversarial"
+    """The model's term: ``adversarial`` (+ E_q f, Eq. 4) or ``printed`` (the circle loss of q, Eq. 15 and 19)."""
+    squared_difference: str = "none"
+    """L_SQ, Eq. 17: ``none``, ``squares`` (sum of squares, the row's own critic), ``printed`` (sum of
+    differences) or ``released`` (squares for g only, prior and posterior pairs, and in the model's loss)."""
+    contrast: str = "none"
+    """C: ``none`` or ``info_nce`` (Eq. 10)."""
+    contrast_on: str = "z"
+    """Which vectors C compares: the latent ``z`` or the encoder's ``h`` (Table 3)."""
+    views: int = 1
+    """How many times each sentence is encoded: 1, or 2 for an anchor and its positive."""
+    augmentation: str = "dropout"
+    """What makes the second view differ besides its noise: ``dropout`` or ``swap`` of neighbouring words (Table 7)."""
+    encoder_dropout: float = 0.0
+    """Dropout rate of the encoder's embedded words (Figure 4)."""
+    swap_probability: float = 0.1
+    """Chance that a word changes place with its right neighbour, left to right (Section 4.7)."""
+    temperature: float = 0.05
+    """tau of Eq. 8 and 10."""
+    negatives: str = "second"
+    """Whose sentences the anchors are compared with: the ``second`` view's (released) or the ``first`` view's (printed)."""
+    prior_negatives: int = 0
+    """Draws from the prior that join the negatives, as a multiple of the batch size (3 in the release's rows without MI)."""
+    batch_mean_pair: bool = False
+    """Whether the batch mean of each view is appended as one more positive pair (released PTB + rows)."""
+    beta: str = "warm_up"
+    """Schedule of beta: ``zero``, ``constant``, ``warm_up`` (capped at beta_max) or ``cyclical`` (restarts)."""
+    beta_max: float = 1.0
+    """Where the schedule ends."""
+    clipping: str = "separate"
+    """Gradient norms are clipped for encoder and decoder each (``separate``) or for all parameters ``together``."""
+    step: str = "joint"
+    """How parameters are updated: ``joint`` or ``critic_then_model`` (Algorithm 1)."""
+
+
+CHOICES: dict[str, tuple] = {
+    "posterior": ("deterministic", "gaussian", "affine", "mlp"),
+    "divergence": ("none", "gaussian_kl", "joint_dual", "marginal_dual"),
+    "critic_loss": ("dual", "circle_mean", "circle_sum", "circle_pairwise"),
+    "divergence_sign": ("adversarial", "printed"),
+    "squared_difference": ("none", "squares", "printed", "released"),
+    "contrast": ("none", "info_nce"),
+    "contrast_on": ("z", "h"),
+    "views": (1, 2),
+    "augmentation": ("dropout", "swap"),
+    "negatives": ("second", "first"),
+    "beta": ("zero", "constant", "warm_up", "cyclical"),
+    "clipping": ("together", "separate"),
+    "step": ("joint", "critic_then_model"),
+}
+
+_GAUSSIAN = System("gaussian", "gaussian_kl", clipping="together")
+_IMPLICIT = System("affine", "joint_dual", step="critic_then_model")
+_CONTRASTIVE = replace(_IMPLICIT, contrast="info_nce", views=2, encoder_dropout=0.3)
+_CIRCLE = replace(_CONTRASTIVE, critic_loss="circle_pairwise", squared_difference="squares")
+
+SYSTEMS: dict[str, System] = {
+    "ae": System("deterministic", "none", beta="zero", beta_max=0.0, clipping="together"),
+    "vae": _GAUSSIAN,
+    "beta_vae": replace(_GAUSSIAN, beta_max=0.5),
+    "cyclical_vae": replace(_GAUSSIAN, beta="cyclical"),
+    "ivae": _IMPLICIT,
+    "ivae_mi": replace(_IMPLICIT, divergence="marginal_dual"),
+    "cvae": _CONTRASTIVE,
+    "cvae_mi": replace(_CONTRASTIVE, divergence="marginal_dual"),
+    "cvae_plus": _CIRCLE,
+    "cvae_plus_mi": replace(_CIRCLE, divergence="marginal_dual"),
+}
+
+
+def table() -> str:
+    """The table of systems as text: one row a system, one column a slot."""
+    slots = [field.name for field in fields(System)]
+    rows = [["system", *slots]]
+    rows += [[name, *(str(getattr(row, slot)) for slot in slots)] for name, row in SYSTEMS.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    )
+
+
+if __name__ == "__main__":
+    print(table())
