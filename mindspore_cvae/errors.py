@@ -1,6 +1,6 @@
 """Errors that a user meets, and the exit codes of every command.
 
-Exit codes: 0 done, 2 bad input or configuration, 130 interrupted from the keyboard, 1 anything else.
+Exit codes: 0 done, 2 bad input or configuration, 130 interrupted at the keyboard, 1 anything else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class DeviceError(Exception):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser whose errors are :class:`InputError`, so that commands report all bad input alike."""
+    """An argument parser that raises :class:`InputError`: commands report all bad input alike."""
 
     def error(self, message: str) -> NoReturn:
         """Raise :class:`InputError` with argparse's message and where to find help."""
@@ -36,15 +36,15 @@ def _one_line(message: str) -> str:
 def run_command(main: Callable[[], object]) -> int:
     """Run a command and turn how it ended into an exit code.
 
-    An expected error (bad input, no device, the operating system's) becomes one line ``error: ...`` on
-    stderr. An unexpected one is a fault of the program: its traceback comes before that line.
+    An expected error (bad input, no device, the operating system's) becomes one line ``error: ...``
+    on stderr. An unexpected one is a fault of the program: its traceback comes before that line.
 
     Args:
         main: The command, without arguments. An ``int`` that it returns is the exit code.
 
     Returns:
-        The exit code: ``main``'s own or 0; 2 for :class:`InputError`; 130 for an interrupt; else 1. A
-        ``SystemExit`` (argparse's ``--help``, the end of a signal handler) passes with its own code.
+        The exit code: ``main``'s own or 0; 2 for :class:`InputError`; 130 for an interrupt; else 1.
+        A ``SystemExit`` (argparse's ``--help``, the end of a signal handler) keeps its own code.
     """
     try:
         result = main()

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: temporary name, fsync, check, rename, fsync of the folder."""
+"""Files that are whole or absent: temporary name, fsync, check, rename, fsync of the folder."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def sync_folder(folder: Path) -> None:
 def write_atomically(
     path: Path, content: bytes | str, check: Callable[[Path], None] | None = None
 ) -> None:
-    """Write a file so that, whenever the process or the machine dies, the old or the new content is there.
+    """Write a file so that, whenever the process dies, the old or the new content is there, whole.
 
     Args:
         path: The file; an existing one is replaced.
         content: Bytes, or text that is written as UTF-8.
-        check: Reads the finished temporary file and raises if it is not as it should be; the old content
-            then stays.
+        check: Reads the finished temporary file and raises if it is not as it should be; the old
+            content then stays.
 
     Raises:
         OSError: The disk is full, the folder cannot be written, ...; the temporary file is removed.
     """
     path = Path(path)
-    # O_EXCL with a fresh name: never through a link that somebody left here, never another process's file.
+    # O_EXCL and a fresh name: never through a link left here, never into another process's file.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -55,7 +55,7 @@ def write_atomically(
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what a killed writer left in a folder that this process owns. Files that resist stay."""
+    """Remove what a killed writer left in a folder that this process owns; what resists stays."""
     for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
         with contextlib.suppress(OSError):
             path.unlink()
