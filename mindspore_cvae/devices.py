@@ -1,0 +1,115 @@
+"""Where the networks run: the choice of a device, and what mindspore reads when it is imported.
+
+Nothing here imports mindspore before :func:`choose` is called.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from mindspore_cvae.errors import DeviceError, InputError
+
+PREFERENCE = ("Ascend", "GPU", "CPU")
+"""What ``auto`` tries, in this order."""
+MATRIX_PRECISION = "ONEDNN_DEFAULT_FPMATH_MODE"
+"""Environment variable by which oneDNN may use a lower precision inside float32 matrix products."""
+
+_NEEDS = {
+    "Ascend": "MindSpore needs its driver, and CANN's libraries on LD_LIBRARY_PATH",
+    "GPU": "MindSpore needs its driver, CUDA 11.1 to 11.8, cuDNN 8, and nvcc under CUDA_HOME",
+}
+
+
+def apply_precision(precision: str) -> None:
+    """Prepare what mindspore reads from the environment when it is imported; call it before.
+
+    Also turns mindspore's warnings off, unless GLOG_v says otherwise: on a machine without Ascend
+    and CUDA every start would print a dozen lines about them.
+
+    Args:
+        precision: ``strict`` for float32 everywhere; ``fast`` lets oneDNN multiply matrices in
+            bfloat16 (float32 sums) on CPUs that can, and changes nothing on others.
+
+    Raises:
+        InputError: mindspore was imported before, under the other precision.
+    """
+    modes = {"strict": "STRICT", "fast": "BF16"}
+    if (
+        "mindspore" in sys.modules
+        and os.environ.get(MATRIX_PRECISION, "STRICT") != modes[precision]
+    ):
+        raise InputError(
+            f"precision {precision} must be chosen before mindspore is imported: "
+            "start a new process for it"
+        )
+    os.environ[MATRIX_PRECISION] = modes[precision]
+    os.environ.setdefault("GLOG_v", "3")
+
+
+def choose(target: str, device_id: int | None = None) -> str:
+    """Select graph mode and the device, before any network is built.
+
+    Args:
+        target: ``CPU``, ``GPU`` or ``Ascend``; ``auto`` takes the first of Ascend, GPU and CPU that
+            is there.
+        device_id: Number of the device; None takes DEVICE_ID or ASCEND_DEVICE_ID of the
+            environment, else 0. The CPU has no number.
+
+    Returns:
+        The name of the device that was taken.
+
+    Raises:
+        DeviceError: The device is not there.
+        InputError: The environment's number of the device is none.
+    """
+    import mindspore
+
+    if target == "auto":
+        target = next(name for name in PREFERENCE if _count(name))
+    count = _count(target)
+    if not count:
+        there = [name for name in PREFERENCE if _count(name)]
+        raise DeviceError(
+            f"device {target} is not there ({_NEEDS[target]}): take {' or '.join(there)}, or auto"
+        )
+    if target == "CPU":
+        mindspore.set_context(mode=mindspore.GRAPH_MODE, device_target="CPU")
+        return target
+    number = _number() if device_id is None else device_id
+    if number >= count:
+        raise DeviceError(
+            f"device {target} {number} is not there: it has the numbers 0 to {count - 1}"
+        )
+    try:
+        mindspore.set_context(mode=mindspore.GRAPH_MODE, device_target=target, device_id=number)
+    except (RuntimeError, ValueError) as error:
+        raise DeviceError(f"device {target} cannot be used: {_first_line(error)}") from error
+    return target
+
+
+def _count(name: str) -> int:
+    """How many devices of this name can be used here."""
+    from mindspore import hal
+
+    if not hal.is_available(name):
+        return 0
+    try:
+        return hal.device_count(name)
+    except (RuntimeError, ValueError):
+        # The libraries load, but the driver does not answer.
+        return 0
+
+
+def _number() -> int:
+    for variable in ("DEVICE_ID", "ASCEND_DEVICE_ID"):
+        text = os.environ.get(variable)
+        if text:
+            if not text.isdecimal():
+                raise InputError(f"{variable} must be the number of a device, not {text!r}")
+            return int(text)
+    return 0
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
