@@ -37,7 +37,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.9,<3.13",
+    python_requires=">=3.10,<3.13",
     packages=[
         *find_packages(include=["mindspore_cvae", "mindspore_cvae.*"]),
         "mindspore_cvae.configs",
