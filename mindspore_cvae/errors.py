@@ -29,6 +29,11 @@ class CommandParser(argparse.ArgumentParser):
         raise InputError(f"{message} ({self.prog} --help lists the options)")
 
 
+def warn_user(message: str) -> None:
+    """Print one line ``warning: ...`` on stderr."""
+    print(f"warning: {_one_line(message)}", file=sys.stderr)
+
+
 def _one_line(message: str) -> str:
     return "; ".join(line.strip() for line in message.splitlines() if line.strip())
 
@@ -57,8 +62,11 @@ def run_command(main: Callable[[], object]) -> int:
         # The reader went away (`... | head`): nothing to say, and nothing more to write at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (DeviceError, OSError) as error:
+    except DeviceError as error:
         message, code = str(error), 1
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        code = 1
     except MemoryError:
         message, code = "out of memory (a smaller data.batch_size or eval.rows needs less)", 1
     except KeyboardInterrupt:

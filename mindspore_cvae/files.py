@@ -54,8 +54,13 @@ def write_atomically(
     sync_folder(path.parent)
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether a file is one that :func:`write_atomically` has not finished, or never did."""
+    return path.name.startswith(".") and path.name.endswith(TEMPORARY_SUFFIX)
+
+
 def remove_temporary(folder: Path) -> None:
     """Remove what a killed writer left in a folder that this process owns; what resists stays."""
-    for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
+    for path in filter(is_temporary, Path(folder).iterdir()):
         with contextlib.suppress(OSError):
             path.unlink()

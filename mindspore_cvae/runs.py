@@ -1,0 +1,347 @@
+"""The folder of a run: what lies in it, who may write there, and its log.
+
+    RUN/config.yaml           the merged configuration
+    RUN/vocab.txt             one word a line, in the order of their numbers
+    RUN/log.jsonl             one JSON object a line, written as training goes
+    RUN/checkpoints/          see :mod:`mindspore_cvae.checkpoints`
+    RUN/metrics-<split>.json  the last evaluation of each split
+    RUN/lock                  held while a process trains here
+
+A folder may come from somebody else: links among these names are refused, so that nothing is
+written outside of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import shutil
+import socket
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from mindspore_cvae import config as configuration
+from mindspore_cvae.config import Config
+from mindspore_cvae.errors import InputError, warn_user
+from mindspore_cvae.files import is_temporary, remove_temporary, write_atomically
+
+CONFIG = "config.yaml"
+VOCABULARY = "vocab.txt"
+LOG = "log.jsonl"
+CHECKPOINTS = "checkpoints"
+LOCK = "lock"
+
+
+def metrics_name(split: str) -> str:
+    """Name of the file with a split's metrics."""
+    return f"metrics-{split}.json"
+
+
+def is_run(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds a run: a configuration, and a log or a folder of checkpoints."""
+    folder = Path(folder)
+    has_results = (folder / LOG).is_file() or (folder / CHECKPOINTS).is_dir()
+    return (folder / CONFIG).is_file() and has_results
+
+
+def check(folder: str | os.PathLike, resume: bool = False, overwrite: bool = False) -> None:
+    """Refuse a folder that training must not write to; writes nothing.
+
+    Args:
+        folder: Where the run is to lie; it need not exist.
+        resume: The run that lies there is to be continued; a folder without a run is fine too.
+        overwrite: The run that lies there is to be deleted.
+
+    Raises:
+        InputError: A run is there and neither resume nor overwrite was said, or both were; or the
+            folder holds other things than a run; or a part of the run is a link.
+    """
+    folder = Path(folder)
+    if resume and overwrite:
+        raise InputError("--resume continues a run and --overwrite deletes it: choose one")
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder, so no run can lie there: choose another")
+    for name in (CONFIG, VOCABULARY, LOG, CHECKPOINTS, LOCK):
+        if (folder / name).is_symlink():
+            raise InputError(f"{folder / name} is a link: a run's own files must lie in its folder")
+    try:
+        if is_run(folder):
+            if not resume and not overwrite:
+                raise InputError(
+                    f"{folder} is already a run: --resume continues it, --overwrite deletes it and "
+                    "starts anew"
+                )
+        elif not _is_fresh(folder):
+            raise InputError(f"{folder} is not empty and not a run: choose another --output_dir")
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+
+def _is_fresh(folder: Path) -> bool:
+    """Whether nothing is there but what a process that died at once leaves."""
+    rest = {path.name for path in folder.iterdir() if not is_temporary(path)}
+    checkpoints = folder / CHECKPOINTS
+    return rest <= {LOCK, CHECKPOINTS} and not (checkpoints.exists() and any(checkpoints.iterdir()))
+
+
+def read_config(
+    folder: str | os.PathLike,
+    overrides: Iterable[str] = (),
+    *,
+    data_dir: str | None = None,
+    device_target: str | None = None,
+    device_id: int | None = None,
+    precision: str | None = None,
+) -> Config:
+    """The configuration of a run that is to be used (evaluated, decoded, exported).
+
+    Args:
+        folder: The run.
+        overrides, data_dir, device_target, device_id, precision: See
+            :func:`mindspore_cvae.config.load`. Only what leaves the model as it is may change.
+
+    Raises:
+        InputError: The folder is no run, or a setting would make it another model.
+    """
+    folder = Path(folder)
+    if not is_run(folder):
+        state = "is not a run (it has no config.yaml)" if folder.is_dir() else "does not exist"
+        raise InputError(f"{folder} {state}: give the --output_dir of a training run")
+    saved = configuration.read_saved(folder / CONFIG)
+    config = configuration.override(
+        saved,
+        overrides,
+        data_dir=data_dir,
+        device_target=device_target,
+        device_id=device_id,
+        precision=precision,
+    )
+    changed = configuration.differences(saved, config)
+    changed.pop("precision", None)
+    if changed:
+        key, (old, new) = next(iter(changed.items()))
+        raise InputError(
+            f"{configuration.COMMAND_LINE}: {key} cannot be {new}, since {folder} was trained with "
+            f"{old}"
+        )
+    return config
+
+
+def write_metrics(folder: str | os.PathLike, split: str, metrics: Mapping[str, object]) -> Path:
+    """Write ``metrics-<split>.json`` atomically; numbers that are not finite become null.
+
+    Returns:
+        The file's path.
+    """
+    path = Path(folder) / metrics_name(split)
+    write_atomically(path, json.dumps(_plain(metrics), indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def _plain(value: object) -> object:
+    """A value as JSON has it: NumPy's numbers as Python's, and null for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class Log:
+    """``log.jsonl``: every row is on its way to the disk when :meth:`write` returns.
+
+    Args:
+        path: The file; it is created if it is not there.
+        rows: How many rows of it stay: those that the checkpoint knew from which training goes on,
+            0 for a new run. Later ones and a last line that was torn are cut off, so that there is
+            neither a gap nor a repeat.
+
+    Attributes:
+        path: The file.
+        rows: How many rows it has; after opening, fewer than asked for if somebody removed some.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike, rows: int = 0):
+        self.path = Path(path)
+        self.rows = 0
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        self._file = os.fdopen(os.open(self.path, flags, 0o666), "r+b", buffering=0)
+        os.ftruncate(self._file.fileno(), self._count_up_to(rows))
+
+    def _count_up_to(self, rows: int) -> int:
+        """Position after so many whole lines, or after all if there are fewer."""
+        position = 0
+        with open(self.path, "rb") as file:
+            while self.rows < rows and (line := file.readline()).endswith(b"\n"):
+                position += len(line)
+                self.rows += 1
+        return position
+
+    def write(self, row: Mapping[str, object]) -> None:
+        """Append a row. Numbers that are not finite become null.
+
+        Raises:
+            OSError: The row could not be written whole; the error names the file.
+        """
+        line = json.dumps(_plain(row), allow_nan=False).encode() + b"\n"
+        try:
+            written = self._file.write(line)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
+        if written != len(line):
+            raise OSError(f"{self.path}: a row could not be written whole; is the disk full?")
+        self.rows += 1
+
+    def sync(self) -> int:
+        """Make all rows durable.
+
+        Returns:
+            Their number, for the state of the checkpoint that is written next.
+        """
+        os.fsync(self._file.fileno())
+        return self.rows
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Run:
+    """A run's folder, held by one process that trains there. Use it as a context manager.
+
+    Args:
+        folder: The folder; it is created with its parents.
+        resume, overwrite: See :func:`check`. With overwrite, a run that lies there is deleted.
+
+    Attributes:
+        folder: The run's folder.
+        checkpoints: Its folder of checkpoints.
+
+    Raises:
+        InputError: :func:`check` refuses the folder, or another process trains there.
+        OSError: The folder cannot be created or written.
+    """
+
+    def __init__(self, folder: str | os.PathLike, resume: bool = False, overwrite: bool = False):
+        check(folder, resume, overwrite)
+        self.folder = Path(folder)
+        self.checkpoints = self.folder / CHECKPOINTS
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be created: {error.strerror}") from None
+        self._lock = _Lock(self.folder / LOCK)
+        try:
+            # What was true before the lock was taken may have changed since.
+            check(folder, resume, overwrite)
+            if overwrite:
+                self._delete_run()
+            self.checkpoints.mkdir(exist_ok=True)
+            remove_temporary(self.folder)
+            remove_temporary(self.checkpoints)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _delete_run(self) -> None:
+        """Delete all but the lock; the configuration goes last, so that a rest is still a run."""
+        if not is_run(self.folder):
+            return
+        kept = (LOCK, CONFIG, CHECKPOINTS)
+        others = [path for path in self.folder.iterdir() if path.name not in kept]
+        for path in [*others, *self.checkpoints.glob("*")]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        (self.folder / CONFIG).unlink()
+
+    def write_inputs(self, config: Config, vocabulary) -> None:
+        """Write ``config.yaml`` and ``vocab.txt``.
+
+        Args:
+            config: The merged configuration.
+            vocabulary: A :class:`mindspore_cvae.data.Vocabulary`.
+        """
+        # The configuration first: it makes the folder a run, which --overwrite may delete.
+        config.save(self.folder / CONFIG)
+        vocabulary.save(self.folder / VOCABULARY)
+
+    def open_log(self, rows: int = 0, warn: Callable[[str], None] = warn_user) -> Log:
+        """The run's log, cut to the rows that a checkpoint knew; see :class:`Log`.
+
+        Args:
+            rows: Rows to keep.
+            warn: Called with a sentence if the file has fewer.
+        """
+        log = Log(self.folder / LOG, rows)
+        if log.rows < rows:
+            warn(f"{log.path} has {log.rows} rows of the {rows} before the checkpoint")
+        return log
+
+    def close(self) -> None:
+        """Let other processes train here."""
+        self._lock.release()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class _Lock:
+    """A lock on a file that the operating system drops when its holder dies, however it dies.
+
+    The file stays: removing it would let two processes lock two files of the same name.
+    """
+
+    def __init__(self, path: Path):
+        self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._descriptor, 200).decode(errors="replace").strip()
+            self.release()
+            raise InputError(
+                f"{path.parent} is in use by another process ({holder or 'unknown'}): wait for its "
+                "end, or choose another --output_dir"
+            ) from None
+        except OSError as error:
+            self.release()
+            raise InputError(
+                f"{path} cannot be locked ({error.strerror}): choose a file system with flock"
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        _held.add(self)
+
+    def release(self) -> None:
+        """Drop the lock, if it is held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+_held: weakref.WeakSet[_Lock] = weakref.WeakSet()
+
+
+def _release_in_child() -> None:
+    # A forked worker shares the open file, and would hold the lock after its parent's death.
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_release_in_child)
