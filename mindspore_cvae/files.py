@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Callable
@@ -17,6 +18,10 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems know no fsync of a folder; theirs is the best that can be had.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 
@@ -33,7 +38,8 @@ def write_atomically(
             content then stays.
 
     Raises:
-        OSError: The disk is full, the folder cannot be written, ...; the temporary file is removed.
+        OSError: The disk is full, the folder cannot be written, ...; it names the file, and the
+            temporary file is removed.
     """
     path = Path(path)
     # O_EXCL and a fresh name: never through a link left here, never into another process's file.
@@ -47,9 +53,12 @@ def write_atomically(
         if check is not None:
             check(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError):
+            # A failed write knows no name, and the temporary one would say nothing to the user.
+            error.filename, error.filename2 = str(path), None
         raise
     sync_folder(path.parent)
 
