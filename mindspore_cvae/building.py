@@ -67,8 +67,8 @@ def build_model(slots: System, sizes, vocabulary_size: int, seed: int) -> Latent
 def initialise(model: LatentVariableModel, sizes, seed: int) -> None:
     """Encoder, posterior and decoder uniform in +-init_scale; critics as dense layers usually are.
 
-    Each parameter is drawn from a generator keyed by the seed and its own name, so that equal names start
-    equal in every system, whatever else the system has.
+    Each parameter is drawn from a generator keyed by the seed and its own name, so that equal
+    names start equal in every system, whatever else the system has.
     """
     critics = {parameter.name for parameter in model.divergence.get_parameters()}
     for parameter in model.get_parameters():

@@ -142,6 +142,8 @@ class Evaluation:
     """Draws of z a sentence."""
     valid_samples: int = _option(8, "[1, 1e6]", free=True)
     """The same for the validation after an epoch."""
+    before_training: bool = _option(False, free=True)
+    """Whether the untrained model is validated too, as epoch 0."""
     max_sentences: int | None = _option(None, _COUNT, free=True)
     """Only the first so many sentences of the split; null for all."""
     rows: int = _option(128, "[1, 65536]", free=True)

@@ -25,7 +25,8 @@ class InfoNCE(nn.Cell):
         temperature: tau of Eq. 8.
         negatives: ``"second"`` compares anchor i with the second view of sentence j (released),
             ``"first"`` with its first view (printed: z_j ~ q(z|x_j)).
-        batch_mean_pair: appends the batch mean of each view as one more pair of positives (released).
+        batch_mean_pair: appends the batch mean of each view as one more pair of positives
+            (released).
     """
 
     def __init__(self, on: str, temperature: float, negatives: str, batch_mean_pair: bool):
@@ -36,7 +37,8 @@ class InfoNCE(nn.Cell):
         self.batch_mean_pair = batch_mean_pair
 
     def construct(self, h: Tensor, z: Tensor, prior_draws, weight: Tensor) -> Tensor:
-        """h (2N, H), z (2N, Z), prior_draws (M, Z) further negatives or None, weight (N,) -> scalar <= 0."""
+        """h (2N, H), z (2N, Z), prior_draws (M, Z) further negatives or None, weight (N,) ->
+        scalar <= 0."""
         anchors, positives = ops.chunk(h if self.on_h else z, 2)
         if self.batch_mean_pair:
             anchors = _append_mean(anchors, weight)

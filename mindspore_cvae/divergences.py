@@ -1,8 +1,9 @@
-"""The slot D(q || p) of the equation: divergences of the posterior from the prior; they own their critics.
+"""The slot D(q || p) of the equation: divergences of the posterior from the prior; they own their
+critics.
 
-Every divergence is called as ``divergence(h, parameters, z, prior, weight)`` with V N rows (V views of N
-sentences, first view first) and returns the sum over views of the model's term. Those with critics also
-have ``critic_losses``.
+Every divergence is called as ``divergence(h, parameters, z, prior, weight)`` with V N rows (V
+views of N sentences, first view first) and returns the sum over views of the model's term. Those
+with critics also have ``critic_losses``.
 """
 
 from __future__ import annotations
@@ -104,8 +105,8 @@ class Dual(nn.Cell):
     def construct(self, h: Tensor, parameters, z: Tensor, prior: Tensor, weight: Tensor) -> Tensor:
         """The model's term of Eq. 4, 7 (adversarial) or Eq. 19 (printed), summed over views.
 
-        The adversarial term carries E_p exp f and + 1 too, which have no gradient for the model but make
-        it the dual estimate of the KL.
+        The adversarial term carries E_p exp f and + 1 too, which have no gradient for the model
+        but make it the dual estimate of the KL.
         """
         rows = z.shape[0]
         values = self.critic_values(ops.concat((h, h)), ops.concat((z, prior)))[self.own]

@@ -17,6 +17,10 @@ class InputError(Exception):
     """Bad input or configuration; the message is one sentence: what, where, and what to do."""
 
 
+class TrainingError(Exception):
+    """Training cannot go on: a loss is not finite."""
+
+
 class DeviceError(Exception):
     """A device that was asked for cannot be used."""
 

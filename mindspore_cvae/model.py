@@ -10,7 +10,8 @@ from mindspore_cvae import objectives
 
 
 class Terms(NamedTuple):
-    """The scalars of one objective, nats a sentence; reconstruction and divergence are sums over views."""
+    """The scalars of one objective, nats a sentence; reconstruction and divergence are sums over
+    views."""
 
     loss: Tensor
     reconstruction: Tensor

@@ -32,7 +32,8 @@ class LeakyReLU(nn.Cell):
 def multilayer_perceptron(
     inputs: int, layer_size: int, layers: int, outputs: int, activation=LeakyReLU
 ) -> nn.SequentialCell:
-    """``layers`` hidden layers of ``layer_size``, each followed by the activation, then a linear one."""
+    """``layers`` hidden layers of ``layer_size``, each followed by the activation, then a linear
+    one."""
     cells: list[nn.Cell] = []
     for _ in range(layers):
         cells += [nn.Dense(inputs, layer_size), activation()]
@@ -94,7 +95,8 @@ class Encoder(nn.Cell):
 
 
 class Decoder(nn.Cell):
-    """p(x|z): an LSTM that reads [previous word ; z] and starts from a linear map of z (Section 3.1)."""
+    """p(x|z): an LSTM that reads [previous word ; z] and starts from a linear map of z (Section
+    3.1)."""
 
     def __init__(
         self,
@@ -155,7 +157,8 @@ class Decoder(nn.Cell):
 
 
 class Critic(nn.Cell):
-    """The auxiliary function of the dual form: f(x, z) reads [z ; h], g(z) reads z (Eq. 3 and 7)."""
+    """The auxiliary function of the dual form: f(x, z) reads [z ; h], g(z) reads z (Eq. 3 and
+    7)."""
 
     def __init__(self, inputs: int, layer_size: int, layers: int):
         super().__init__()

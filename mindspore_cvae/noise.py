@@ -1,9 +1,9 @@
 """All randomness of a training step, from a counter-based generator keyed by seed and step.
 
-A graph that draws its own noise repeats it (one stochastic cell called twice in one graph gives the same
-numbers) and cannot be resumed (the framework's generator has no state to save, and its CPU dropout
-depends on how threads were scheduled). So noise is drawn here, by NumPy's Philox, and fed to the graph:
-the numbers of step t are a pure function of (seed, t), whatever ran before.
+A graph that draws its own noise repeats it (one stochastic cell called twice in one graph gives
+the same numbers) and cannot be resumed (the framework's generator has no state to save, and its
+CPU dropout depends on how threads were scheduled). So noise is drawn here, by NumPy's Philox, and
+fed to the graph: the numbers of step t are a pure function of (seed, t), whatever ran before.
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ def random_bytes(source: np.random.Generator, *shape: int) -> np.ndarray:
 def swap_neighbours(
     tokens: np.ndarray, probability: float, source: np.random.Generator
 ) -> np.ndarray:
-    """Each word changes place with its right neighbour with the given chance, left to right (Section 4.7).
+    """Each word changes place with its right neighbour with the given chance, left to right
+    (Section 4.7).
 
     Args:
-        tokens: (N, T + 1) rows ``<s> w_1 ... w_n </s> <pad> ...``; the specials stay where they are.
+        tokens: (N, T + 1) rows ``<s> w_1 ... w_n </s> <pad> ...``; the specials stay where they
+            are.
         probability: of each swap.
         source: of the coins.
 

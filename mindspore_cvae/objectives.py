@@ -1,8 +1,8 @@
 """The paper's objectives: one pure function an equation (Teng et al., UAI 2022).
 
-Conventions: N sentences, Z latent dimensions. ``weight`` (N,) is 1 for a sentence and 0 for a row that
-only fills up a fixed-shape batch; expectations and sums run over the sentences of weight 1. Everything
-is fp32, in nats, and differentiable; random numbers come in as arguments.
+Conventions: N sentences, Z latent dimensions. ``weight`` (N,) is 1 for a sentence and 0 for a row
+    that only fills up a fixed-shape batch; expectations and sums run over the sentences of weight
+    1. Everything is fp32, in nats, and differentiable; random numbers come in as arguments.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import mindspore as ms
 from mindspore import Tensor, ops
 
 EXPONENT_LIMIT = 30.0
-"""Critic values are clamped here before exp: e^30 is far beyond any KL of interest and far from overflow."""
+"""Critic values are clamped here before exp: e^30 is far beyond any KL of interest and far from
+overflow."""
 
 
 def expectation(values: Tensor, weight: Tensor) -> Tensor:
@@ -139,12 +140,14 @@ def sum_of_differences(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
 
 
 def sum_of_squares(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
-    """L_SQ = sum_i (f(x_i, z_i) - f(x_i, z_i^+))^2: what Eq. 17's text and the released code mean."""
+    """L_SQ = sum_i (f(x_i, z_i) - f(x_i, z_i^+))^2: what Eq. 17's text and the released code
+    mean."""
     return (ops.square(first - second) * weight).sum()
 
 
 def cosine_similarities(first: Tensor, second: Tensor) -> Tensor:
-    """SIM(z_1, z_2) = z_1^T z_2 / (||z_1|| ||z_2||), Eq. 9, of all pairs: (N, Z), (M, Z) -> (N, M)."""
+    """SIM(z_1, z_2) = z_1^T z_2 / (||z_1|| ||z_2||), Eq. 9, of all pairs: (N, Z), (M, Z) -> (N,
+    M)."""
     return ops.matmul(_unit(first), _unit(second).T)
 
 
@@ -177,5 +180,6 @@ def info_nce(
 
 
 def objective(reconstruction: Tensor, divergence: Tensor, contrast: Tensor, beta: Tensor) -> Tensor:
-    """L = sum_v { -log p(x|z_v) + beta D_v } - L_CL: Eq. 5, 6, 7, 11, 12, 15 and 16, to be minimised."""
+    """L = sum_v { -log p(x|z_v) + beta D_v } - L_CL: Eq. 5, 6, 7, 11, 12, 15 and 16, to be
+    minimised."""
     return reconstruction + beta * divergence - contrast

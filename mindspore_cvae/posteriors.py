@@ -50,7 +50,8 @@ class Gaussian(nn.Cell):
 class Affine(nn.Cell):
     """z = W [h ; eps] + b, Eq. 2 with one affine layer, as released.
 
-    Its distribution is exactly Gaussian, N(W_h h + b, W_eps W_eps^T), with the same covariance for all x.
+    Its distribution is exactly Gaussian, N(W_h h + b, W_eps W_eps^T), with the same covariance
+    for all x.
     """
 
     def __init__(self, hidden_size: int, latent_size: int, noise_size: int, **unused):

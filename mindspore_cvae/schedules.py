@@ -28,7 +28,8 @@ def constant(steps_per_epoch: int, beta_max: float) -> Schedule:
 
 
 def warm_up(steps_per_epoch: int, beta_max: float) -> Schedule:
-    """beta(t) = min(beta_max, 0.1 + 0.1 t / steps_per_epoch): linear KL annealing (Bowman et al. 2015)."""
+    """beta(t) = min(beta_max, 0.1 + 0.1 t / steps_per_epoch): linear KL annealing (Bowman et al.
+    2015)."""
     return lambda step: min(beta_max, START + RISE_PER_EPOCH * step / steps_per_epoch)
 
 
@@ -48,7 +49,8 @@ SCHEDULES: dict[str, Callable[[int, float], Schedule]] = {
 
 
 def settled_after(name: str, steps_per_epoch: int, beta_max: float) -> int:
-    """The first step at which the schedule has reached its end value, from which patience may count.
+    """The first step at which the schedule has reached its end value, from which patience may
+    count.
 
     The cyclical schedule reaches its end in every cycle; its first arrival counts.
     """

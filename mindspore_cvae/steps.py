@@ -10,14 +10,15 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
 STEP_TERMS = ("loss", "rec", "div", "con", "critic_joint", "critic_marginal")
-"""What a step returns, nats a sentence: rec and div are sums over views; the critics' are 0 without critics."""
+"""What a step returns, nats a sentence: rec and div are sums over views; the critics' are 0
+without critics."""
 
 
 def adam(parameters: list[Parameter], learning_rate: float, prefix: str) -> nn.Adam:
     """Adam with the usual moments (0.9, 0.999), its state named ``<prefix>.<...>``.
 
-    Two optimizers in one graph must not share the names of their own state; the names of the network's
-    parameters stay as they are.
+    Two optimizers in one graph must not share the names of their own state; the names of the
+    network's parameters stay as they are.
     """
     optimizer = nn.Adam(parameters, learning_rate=learning_rate)
     network = {parameter.name for parameter in parameters}
@@ -129,11 +130,13 @@ class JointStep(nn.TrainOneStepCell):
 class CriticThenModel(JointStep):
     """Algorithm 1: k updates of the critics on fixed codes, then one of the model against them.
 
-    The sentence is encoded once: the critics read its codes as constants, and the encoder's gradient is
-    pulled back through the same pass once the model's gradient at the codes is known.
+    The sentence is encoded once: the critics read its codes as constants, and the encoder's
+        gradient is pulled back through the same pass once the model's gradient at the codes is
+        known.
 
     Args:
-        model, optimizer, groups, clip_norm: see :class:`JointStep`; the last group is the decoder's.
+        model, optimizer, groups, clip_norm: see :class:`JointStep`; the last group is the
+            decoder's.
         critic_optimizer: of both critics.
         critic_updates: k.
         decoder_parameters: how many of the optimizer's parameters, at the end, are the decoder's.
@@ -161,6 +164,11 @@ class CriticThenModel(JointStep):
             self.network.objective, (0, 1, 2), self.decoder_weights, has_aux=True
         )
 
+    def encode(self, tokens, noise):
+        """The model's ``encode``; noise may be None in a tuple, but not as an argument of vjp."""
+        posterior_noise, encoder_bytes = noise
+        return self.network.encode(tokens, posterior_noise, encoder_bytes)
+
     def critic_forward(self, h, z, prior, weight):
         """Both critics' losses: (their sum, joint, marginal)."""
         joint, marginal = self.network.divergence.critic_losses(h, z, prior, weight)
@@ -180,10 +188,9 @@ class CriticThenModel(JointStep):
         output_bytes,
     ) -> Tensor:
         codes, pull_back = ops.vjp(
-            self.network.encode,
+            self.encode,
             encoder_tokens,
-            posterior_noise,
-            encoder_bytes,
+            (posterior_noise, encoder_bytes),
             weights=self.encoder_weights,
         )
         h, parameters, z = codes

@@ -2,9 +2,10 @@
 
     L(x) = sum over views v of { -log p(x | z_v)  +  beta * D(q || p)[z_v] }  -  C(z_1, z_2)
 
-The row names its parts; :mod:`mindspore_cvae.building` turns the names into cells and functions. A slot
-that a system does not use holds a null part (``none``, ``zero``), never an absence. Any slot may be
-overridden by configuration (``--set slots.contrast=info_nce``), so the rows are only the named points.
+The row names its parts; :mod:`mindspore_cvae.building` turns the names into cells and functions.
+A slot that a system does not use holds a null part (``none``, ``zero``), never an absence. Any
+slot may be overridden by configuration (``--set slots.contrast=info_nce``), so the rows are only
+the named points.
 
 ``python -m mindspore_cvae.systems`` prints the table.
 """
@@ -28,10 +29,12 @@ class System:
     """What both critics minimise: ``dual`` (Eq. 3) or a circle loss: ``circle_mean`` (Eq. 13-16),
     ``circle_sum`` (Eq. 18), ``circle_pairwise`` (released code)."""
     divergence_sign: str = "adversarial"
-    """The model's term: ``adversarial`` (+ E_q f, Eq. 4) or ``printed`` (the circle loss of q, Eq. 15 and 19)."""
+    """The model's term: ``adversarial`` (+ E_q f, Eq. 4) or ``printed`` (the circle loss of q,
+    Eq. 15 and 19)."""
     squared_difference: str = "none"
-    """L_SQ, Eq. 17: ``none``, ``squares`` (sum of squares, the row's own critic), ``printed`` (sum of
-    differences) or ``released`` (squares for g only, prior and posterior pairs, and in the model's loss)."""
+    """L_SQ, Eq. 17: ``none``, ``squares`` (sum of squares, the row's own critic), ``printed``
+    (sum of differences) or ``released`` (squares for g only, prior and posterior pairs, and in
+    the model's loss)."""
     contrast: str = "none"
     """C: ``none`` or ``info_nce`` (Eq. 10)."""
     contrast_on: str = "z"
@@ -39,7 +42,8 @@ class System:
     views: int = 1
     """How many times each sentence is encoded: 1, or 2 for an anchor and its positive."""
     augmentation: str = "dropout"
-    """What makes the second view differ besides its noise: ``dropout`` or ``swap`` of neighbouring words (Table 7)."""
+    """What makes the second view differ besides its noise: ``dropout`` or ``swap`` of
+    neighbouring words (Table 7)."""
     encoder_dropout: float = 0.0
     """Dropout rate of the encoder's embedded words (Figure 4)."""
     swap_probability: float = 0.1
@@ -47,17 +51,22 @@ class System:
     temperature: float = 0.05
     """tau of Eq. 8 and 10."""
     negatives: str = "second"
-    """Whose sentences the anchors are compared with: the ``second`` view's (released) or the ``first`` view's (printed)."""
+    """Whose sentences the anchors are compared with: the ``second`` view's (released) or the
+    ``first`` view's (printed)."""
     prior_negatives: int = 0
-    """Draws from the prior that join the negatives, as a multiple of the batch size (3 in the release's rows without MI)."""
+    """Draws from the prior that join the negatives, as a multiple of the batch size (3 in the
+    release's rows without MI)."""
     batch_mean_pair: bool = False
-    """Whether the batch mean of each view is appended as one more positive pair (released PTB + rows)."""
+    """Whether the batch mean of each view is appended as one more positive pair (released PTB +
+    rows)."""
     beta: str = "warm_up"
-    """Schedule of beta: ``zero``, ``constant``, ``warm_up`` (capped at beta_max) or ``cyclical`` (restarts)."""
+    """Schedule of beta: ``zero``, ``constant``, ``warm_up`` (capped at beta_max) or ``cyclical``
+    (restarts)."""
     beta_max: float = 1.0
     """Where the schedule ends."""
     clipping: str = "separate"
-    """Gradient norms are clipped for encoder and decoder each (``separate``) or for all parameters ``together``."""
+    """Gradient norms are clipped for encoder and decoder each (``separate``) or for all
+    parameters ``together``."""
     step: str = "joint"
     """How parameters are updated: ``joint`` or ``critic_then_model`` (Algorithm 1)."""
 

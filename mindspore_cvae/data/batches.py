@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mindspore_cvae.data.corpus import Split
+from mindspore_cvae.data.corpus import Corpus, Split
 from mindspore_cvae.data.vocabulary import BEGIN, END, PAD
 
 if TYPE_CHECKING:
@@ -228,3 +228,9 @@ def batch_dataset(
     return mindspore.dataset.GeneratorDataset(
         rows, names, num_parallel_workers=1, shuffle=False, python_multiprocessing=False
     )
+
+
+def corpus_widths(corpus: Corpus, buckets: int) -> tuple[int, ...]:
+    """The widths of a corpus: chosen by its training sentences, admitting those of every split."""
+    longest = max(int(split.lengths.max()) for split in corpus.splits)
+    return bucket_widths(corpus.train.lengths, buckets, longest)

@@ -1,0 +1,41 @@
+"""Progress of long work: a bar that rewrites itself on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+
+from tqdm import tqdm
+
+LINE_EVERY_SECONDS = 30.0
+"""Pause between two plain lines where standard error is not a terminal."""
+
+
+class _Lines(tqdm):
+    """A bar's text as a plain line now and then."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        if self.n:
+            self.fp.write(f"{msg or self}\n")
+            self.fp.flush()
+
+    def close(self) -> None:
+        self.disable = True
+
+
+def progress(title: str, total: int, unit: str, done: int = 0) -> tqdm:
+    """A counter on standard error that shows rate and time left; ``set_postfix_str`` adds a note.
+
+    Args:
+        title: what is being done.
+        total: how much there is.
+        unit: of what.
+        done: how much was done before.
+    """
+    common = {"desc": title, "total": total, "unit": f" {unit}", "initial": done, "leave": False}
+    if sys.stderr.isatty():
+        return tqdm(**common, dynamic_ncols=True)
+    return _Lines(
+        **common,
+        mininterval=LINE_EVERY_SECONDS,
+        bar_format="{desc}: {n}/{total} {rate_fmt}, {remaining} left{postfix}",
+    )

@@ -1,0 +1,404 @@
+"""The training loop: epochs of batches, validation, selection, log, checkpoints, stopping and
+resuming.
+
+Whatever decides what a step computes is either a pure function of (seed, step) or lies in a
+checkpoint: the plan of an epoch, beta, noise; parameters and moments; the counters of
+:class:`TrainingState`. So a resumed run goes on to the bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import platform
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+
+from mindspore_cvae import __version__, checkpoints
+from mindspore_cvae.building import build_model, build_step
+from mindspore_cvae.config import Config
+from mindspore_cvae.data.batches import Batch, EpochPlan, batch_dataset, corpus_widths
+from mindspore_cvae.data.corpus import Corpus
+from mindspore_cvae.errors import InputError, TrainingError, warn_user
+from mindspore_cvae.evaluation import Evaluator, evaluate
+from mindspore_cvae.noise import NoiseMaker, StepNoise
+from mindspore_cvae.progress import progress
+from mindspore_cvae.runs import Run
+from mindspore_cvae.schedules import SCHEDULES, settled_after
+from mindspore_cvae.steps import STEP_TERMS
+
+OPTIMIZER_PREFIX = "optimizer."
+"""Tensors of a checkpoint that start so are the optimizers', all others the model's parameters."""
+
+
+@dataclass
+class TrainingState:
+    """Where training stands: everything but the tensors that a resumed run needs."""
+
+    step: int = 0
+    """Training steps done."""
+    epoch: int = 1
+    """The epoch under way, counted from 1."""
+    batch: int = 0
+    """Batches of it that are done."""
+    validated: int = -1
+    """The step of the last validation."""
+    best: float | None = None
+    """The lowest value of the selected metric so far."""
+    waited: int = 0
+    """Validations since then that count for patience."""
+    window: dict[str, float] = field(default_factory=dict)
+    """Sums over the steps since the last row of the log."""
+    log_rows: int = 0
+    """Rows of the log that were written before."""
+
+
+class Trainer:
+    """Trains one system in one run folder.
+
+    Args:
+        config: merged configuration.
+        corpus: its data.
+        run: the run folder, held.
+        device: name of the device, for the log.
+        force: whether a checkpoint of other data, vocabulary or configuration may be resumed.
+    """
+
+    def __init__(self, config: Config, corpus: Corpus, run: Run, device: str, force: bool = False):
+        self.config = config
+        self.corpus = corpus
+        self.run = run
+        self.device = device
+        self.force = force
+        self.state = TrainingState()
+        self.widths = corpus_widths(corpus, config.data.buckets)
+        self.steps_per_epoch = len(self.plan(1))
+        beta = (self.steps_per_epoch, config.slots.beta_max)
+        self.beta = SCHEDULES[config.slots.beta](*beta)
+        self.beta_settles = settled_after(config.slots.beta, *beta)
+        self.model = build_model(config.slots, config.model, len(corpus.vocabulary), config.seed)
+        self.step = build_step(self.model, config.slots, config.train)
+        self.noise = NoiseMaker(
+            config.slots, config.model, config.train.critic_updates, config.seed
+        )
+        self.evaluator = Evaluator(
+            self.model,
+            config.slots,
+            self.widths,
+            config.eval.rows,
+            config.model.latent_size,
+            config.seed,
+        )
+        self.signal: int | None = None
+        self.window_started = time.monotonic()
+        self.fingerprints = {
+            "config": config.fingerprint(),
+            "vocabulary": corpus.vocabulary.fingerprint(),
+            "data": corpus.fingerprint(),
+        }
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The batches of an epoch."""
+        data = self.config.data
+        lengths = self.corpus.train.lengths
+        return EpochPlan(lengths, self.widths, data.batch_size, self.config.seed, epoch)
+
+    def fit(self, resume: bool = False) -> str:
+        """Trains to the end.
+
+        Args:
+            resume: whether to go on from the latest good checkpoint, if there is one.
+
+        Returns:
+            Why training ended: ``epochs``, ``max_steps``, ``patience`` or ``SIGTERM`` / ``SIGINT``.
+
+        Raises:
+            TrainingError: a loss is not finite.
+            InputError: the checkpoint does not fit the configuration or the data.
+        """
+        is_resumed = resume and self.restore()
+        self.run.write_inputs(self.config, self.corpus.vocabulary)
+        self.log = self.run.open_log(self.state.log_rows)
+        self.log.write(self.start_row("resume" if is_resumed else "start"))
+        previous = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        started = time.monotonic()
+        try:
+            if not is_resumed:
+                self.save()
+            if self.config.eval.before_training and self.state.step == 0:
+                self.validate(epoch=0)
+            reason = self.train_epochs()
+            self.log.write(
+                {
+                    "event": "end",
+                    "step": self.state.step,
+                    "epoch": self.state.epoch,
+                    "reason": reason,
+                    "seconds": time.monotonic() - started,
+                }
+            )
+            self.log.sync()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            self.log.close()
+        return reason
+
+    def train_epochs(self) -> str:
+        """Epoch after epoch until something ends it; returns what."""
+        state, settings = self.state, self.config.train
+        while True:
+            plan = self.plan(state.epoch)
+            if state.batch < len(plan):
+                self.train_batches(plan)
+            if self.signal is not None:
+                self.save()
+                return signal.Signals(self.signal).name
+            is_last_step = settings.max_steps is not None and state.step >= settings.max_steps
+            if state.validated != state.step:
+                # What the epoch has learned is safe before the validation, which takes a while.
+                self.save()
+                self.validate(state.epoch)
+            if self.signal is not None:
+                return signal.Signals(self.signal).name
+            if is_last_step:
+                return "max_steps"
+            if settings.patience is not None and state.waited >= settings.patience:
+                return "patience"
+            if state.epoch >= settings.epochs:
+                return "epochs"
+            if state.batch >= len(plan):
+                state.epoch, state.batch = state.epoch + 1, 0
+
+    def train_batches(self, plan: EpochPlan) -> None:
+        """The rest of an epoch, or as much of it as max_steps and signals allow."""
+        state, settings = self.state, self.config.train
+        first = state.step - state.batch
+        absent = [value is None for value in self.noise(0, np.zeros((2, 3), np.int32))]
+
+        def attach(position: int, batch: Batch) -> tuple[np.ndarray, ...]:
+            noise = self.noise(first + position, batch.tokens)
+            return tuple(value for value in noise if value is not None)
+
+        total = len(plan)
+        if settings.max_steps is not None:
+            total = min(total, state.batch + settings.max_steps - state.step)
+        if state.batch >= total:
+            return
+        bar = progress(f"epoch {state.epoch}", total, "steps", state.batch)
+        dataset = batch_dataset(self.corpus.train, plan, state.batch, attach)
+        self.window_started = time.monotonic()
+        for tokens, weight, index, *noise in dataset.create_tuple_iterator(num_epochs=1):
+            present = iter(noise)
+            arguments = StepNoise(*(None if gone else next(present) for gone in absent))
+            beta = self.beta(state.step)
+            terms = self.step(tokens, weight, Tensor(beta, ms.float32), *arguments).asnumpy()
+            state.step += 1
+            state.batch += 1
+            self.refuse_non_finite(terms, index.asnumpy())
+            self.count(terms, tokens.asnumpy(), index.asnumpy())
+            if state.step % settings.log_every_steps == 0 or state.batch == total:
+                self.log_steps(beta)
+            every = settings.checkpoint_every_steps
+            if every is not None and state.step % every == 0 and state.batch < total:
+                self.save()
+            bar.set_postfix_str(
+                f"loss {terms[0]:.1f} rec {terms[1]:.1f} div {terms[2]:.2f}", refresh=False
+            )
+            bar.update(1)
+            if self.signal is not None or state.batch >= total:
+                break
+        bar.close()
+
+    def refuse_non_finite(self, terms: np.ndarray, index: np.ndarray) -> None:
+        """Raises TrainingError at the first loss that is not finite; the last checkpoint stays as
+        it is."""
+        if np.isfinite(terms).all():
+            return
+        values = ", ".join(f"{name} {value:g}" for name, value in zip(STEP_TERMS, terms, strict=True))
+        lines = self.corpus.train.lines[index[index >= 0]]
+        raise TrainingError(
+            f"step {self.state.step}: the loss is not finite ({values}); the batch held lines "
+            f"{', '.join(map(str, lines))} of {self.corpus.train.source}; the last checkpoint is
+            kept: " "resume it with a smaller train.learning_rate or train.clip_norm"
+        )
+
+    def count(self, terms: np.ndarray, tokens: np.ndarray, index: np.ndarray) -> None:
+        """Adds a step to the window that the next row of the log reports."""
+        real = index >= 0
+        values = dict(zip(STEP_TERMS, terms.astype(float), strict=True))
+        values["steps"] = 1
+        values["sentences"] = int(real.sum())
+        values["tokens"] = int((tokens[real, 1:] != 0).sum())
+        window = self.state.window
+        for name, value in values.items():
+            window[name] = window.get(name, 0) + float(value)
+
+    def log_steps(self, beta: float) -> None:
+        """One row for the steps since the last: means of the terms, sums of sentences and
+        tokens."""
+        window, slots, state = self.state.window, self.config.slots, self.state
+        has_critics = slots.step == "critic_then_model"
+        missing = {
+            "div": slots.divergence == "none",
+            "con": slots.contrast == "none",
+            "critic_joint": not has_critics,
+            "critic_marginal": not has_critics,
+        }
+        terms = {
+            name: None if missing.get(name) else window[name] / window["steps"]
+            for name in STEP_TERMS
+        }
+        now = time.monotonic()
+        seconds, self.window_started = max(now - self.window_started, 1e-9), now
+        self.log.write(
+            {
+                "event": "step",
+                "step": state.step,
+                "epoch": state.epoch,
+                **terms,
+                "beta": beta,
+                "tokens_per_second": window["tokens"] / seconds,
+                "sentences": int(window["sentences"]),
+                "tokens": int(window["tokens"]),
+                "devices": 1,
+            }
+        )
+        state.window = {}
+
+    def validate(self, epoch: int) -> None:
+        """Evaluates the validation split, logs it, and saves; the best by ``train.select`` is
+        marked."""
+        config, state = self.config, self.state
+        started = time.monotonic()
+        metrics = evaluate(
+            self.evaluator, self.corpus.valid, config.eval.valid_samples, config.eval.max_sentences
+        )
+        value, kl = metrics[config.train.select], metrics["kl"]
+        # A negative KL is an estimate gone wrong, and would make the worst model look best.
+        is_valid = value is not None and math.isfinite(value) and (kl is None or kl >= 0)
+        is_best = is_valid and (state.best is None or value < state.best)
+        if is_best:
+            state.best, state.waited = value, 0
+        elif state.step >= self.beta_settles:
+            state.waited += 1
+        state.validated = state.step
+        self.log.write(
+            {
+                "event": "valid",
+                "step": state.step,
+                "epoch": epoch,
+                **metrics,
+                "valid": is_valid,
+                "best": is_best,
+                "seconds": time.monotonic() - started,
+            }
+        )
+        if not is_valid:
+            warn_user(f"epoch {epoch}: KL {kl}, {config.train.select} {value}: not a candidate")
+        sys.stderr.write(validation_line(epoch, metrics, is_best) + "\n")
+        self.save(best=is_best)
+
+    def save(self, best: bool = False) -> None:
+        """Writes a checkpoint of everything that a resumed run needs."""
+        self.state.log_rows = self.log.sync()
+        tensors = {parameter.name: parameter.asnumpy() for parameter in self.step.get_parameters()}
+        checkpoints.save(
+            self.run.checkpoints,
+            self.state.step,
+            tensors,
+            {"system": self.config.system, **dataclasses.asdict(self.state)},
+            self.fingerprints,
+            best=best,
+            keep=self.config.train.keep_checkpoints,
+        )
+
+    def restore(self) -> bool:
+        """Loads the latest good checkpoint; False, with a message, where there is none."""
+        saved = checkpoints.load_latest(self.run.checkpoints, warn_user)
+        if saved is None:
+            warn_user(f"{self.run.folder} has no checkpoint: training starts at step 0")
+            return False
+        for name, ours in self.fingerprints.items():
+            if saved.fingerprints.get(name) != ours and not self.force:
+                raise InputError(
+                    f"{saved.path} was written with another {name} than this run's: give the same "
+                    "one, or --force to go on all the same"
+                )
+        state = dict(saved.state)
+        state.pop("system")
+        self.state = TrainingState(**state)
+        for parameter in self.step.get_parameters():
+            values = saved.tensors.get(parameter.name)
+            if values is None or values.shape != parameter.shape:
+                raise InputError(f"{saved.path} does not hold {parameter.name} of this system")
+            parameter.set_data(Tensor(values))
+        return True
+
+    def start_row(self, event: str) -> dict:
+        """The row of the log that says what is trained, on what, from where."""
+        splits = {
+            split.name: {"sentences": len(split), "tokens": split.tokens, **split.counts}
+            for split in self.corpus.splits
+        }
+        return {
+            "event": event,
+            "step": self.state.step,
+            "epoch": self.state.epoch,
+            "system": self.config.system,
+            "seed": self.config.seed,
+            "precision": self.config.precision,
+            "device": self.device,
+            "devices": 1,
+            "version": __version__,
+            "mindspore": ms.__version__,
+            "python": platform.python_version(),
+            "parameters": sum(p.size for p in self.model.get_parameters()),
+            "vocabulary": len(self.corpus.vocabulary),
+            "widths": list(self.widths),
+            "steps_per_epoch": self.steps_per_epoch,
+            "splits": splits,
+        }
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        """The first signal ends training after the step; a second one ends the process."""
+        if self.signal is not None:
+            sys.exit(128 + number)
+        self.signal = number
+        warn_user(f"{signal.Signals(number).name}: finishing the step and saving (again: at once)")
+
+
+def validation_line(epoch: int, metrics: dict, is_best: bool) -> str:
+    """A validation as one line for a person."""
+    names = ("rec", "kl", "neg_elbo", "ppl", "mi", "au", "true_ppl")
+    shown = [f"{name} {metrics[name]:.2f}" for name in names if metrics.get(name) is not None]
+    return f"epoch {epoch}: valid {', '.join(shown)}{' (best)' if is_best else ''}"
+
+
+def train(
+    config: Config,
+    folder: str | Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    *,
+    corpus: Corpus,
+    device: str,
+    force: bool = False,
+) -> str:
+    """Trains a configuration in a run folder; see :class:`Trainer`.
+
+    Returns:
+        Why training ended.
+    """
+    with Run(folder, resume, overwrite) as run:
+        return Trainer(config, corpus, run, device, force).fit(resume)
