@@ -1,13 +1,13 @@
 """Checkpoints that survive a kill at any moment, and that are never loaded when damaged.
 
     step-00001315.safetensors  all tensors: parameters under their own names, optimizers' state
-    step-00001315.json         manifest: step, the training's state, fingerprints, SHA-256 of tensors
+    step-00001315.json         manifest: step, state, fingerprints, SHA-256 of the tensors
     best.json, latest.json     pointers to a step
 
 Every file is written whole under a temporary name, made durable, read back, and renamed: first the
 tensors, then the manifest, then the pointers. So a manifest's tensors are always there, and so is a
-pointer's manifest. Manifests and pointers hold a SHA-256 of themselves. Nothing is pickled: loading a
-file from somebody else runs no code, and a manifest cannot name a file outside of its folder.
+pointer's manifest. Manifests and pointers hold a SHA-256 of themselves. Nothing is pickled: loading
+a file from somebody else runs no code, and a manifest cannot name a file outside of its folder.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def save(
         folder: An existing folder; only one process may write there.
         step: Training steps done.
         tensors: Arrays by name, of the types of safetensors.
-        state: Anything that JSON can hold: keys are texts, sequences lists; numbers come back to the
-            bit.
+        state: Anything that JSON can hold: keys are texts, sequences lists; numbers come back
+            to the bit.
         fingerprints: Of what the training depends on, by name (config, vocabulary, data, ...).
         best: Whether it becomes the best one, too.
         keep: How many of the last steps stay, besides the best. Steps after this one, left by a
