@@ -27,7 +27,8 @@ class Codes(nn.Cell):
     """tokens (B, T + 1) -> h (B, H) and the parameters of q(z|x), without dropout."""
 
     def __init__(self, model: LatentVariableModel):
-        super().__init__()
+        # Without prefixes: the model's parameters keep their names, as checkpoints have them.
+        super().__init__(auto_prefix=False)
         self.model = model
 
     def construct(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,7 +45,7 @@ class Draws(nn.Cell):
     """
 
     def __init__(self, model: LatentVariableModel, has_critics: bool):
-        super().__init__()
+        super().__init__(auto_prefix=False)
         self.model = model
         self.has_critics = has_critics
 
