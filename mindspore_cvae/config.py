@@ -17,6 +17,7 @@ import json
 import math
 import re
 import sys
+import textwrap
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -316,6 +317,12 @@ def _section_classes() -> dict[str, type]:
 
 OPTIONS: dict[str, Option] = _options()
 """Every key of the configuration, in the order of the classes above."""
+USABLE_AFTER_TRAINING = tuple(
+    key
+    for key in OPTIONS
+    if key.startswith("eval.") or key in ("data.dir", "device_target", "device_id", "precision")
+)
+"""The keys that leave a trained model what it is."""
 
 
 @dataclass(frozen=True)
@@ -694,8 +701,12 @@ def _meanings(cls: type) -> dict[str, str]:
     }
 
 
-def describe() -> str:
-    """Every key with its default, valid values and meaning: what ``--help`` prints."""
+def describe(usable_after_training: bool = False) -> str:
+    """Every key with its default, valid values and meaning: what ``--help`` prints.
+
+    Args:
+        usable_after_training: Only the keys that commands may change that use a trained model.
+    """
     meanings = {
         f"{section}.{name}" if section else name: meaning
         for section, cls in {"": Config, **_section_classes()}.items()
@@ -703,11 +714,14 @@ def describe() -> str:
     }
     lines = []
     for option in OPTIONS.values():
+        if usable_after_training and option.key not in USABLE_AFTER_TRAINING:
+            continue
         default = option.default if isinstance(option.default, str) else _shown(option.default)
         if option.key.startswith("slots."):
             default = "the row's"
-        lines.append(f"  {option.key}  ({option.expected()}; default {default})")
-        lines.append(f"      {meanings[option.key]}")
+        entry = f"{option.key}  ({option.expected()}; default {default})"
+        for text, indent in ((entry, "  "), (meanings[option.key], "      ")):
+            lines += textwrap.wrap(text, 100, initial_indent=indent, subsequent_indent="      ")
     return "\n".join(lines)
 
 

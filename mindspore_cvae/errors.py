@@ -66,7 +66,7 @@ def run_command(main: Callable[[], object]) -> int:
         # The reader went away (`... | head`): nothing to say, and nothing more to write at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except DeviceError as error:
+    except (DeviceError, TrainingError) as error:
         message, code = str(error), 1
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)

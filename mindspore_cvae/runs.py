@@ -121,14 +121,13 @@ def read_config(
         device_id=device_id,
         precision=precision,
     )
-    changed = configuration.differences(saved, config)
-    changed.pop("precision", None)
-    if changed:
-        key, (old, new) = next(iter(changed.items()))
-        raise InputError(
-            f"{configuration.COMMAND_LINE}: {key} cannot be {new}, since {folder} was trained with "
-            f"{old}"
-        )
+    old, new = configuration.flatten(saved), configuration.flatten(config)
+    for key in old.keys() - set(configuration.USABLE_AFTER_TRAINING):
+        if new[key] != old[key]:
+            raise InputError(
+                f"{configuration.COMMAND_LINE}: {key} is {old[key]} in {folder / CONFIG} and "
+                f"cannot be {new[key]} after training (--help lists what can be set)"
+            )
     return config
 
 

@@ -1,0 +1,8 @@
+"""Evaluate a run: ``python eval.py --help``."""
+
+import sys
+
+from mindspore_cvae.cli import eval_main
+
+if __name__ == "__main__":
+    sys.exit(eval_main())

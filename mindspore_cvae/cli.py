@@ -1,0 +1,231 @@
+"""The commands ``train`` and ``eval``.
+
+What can be found wrong is found before mindspore is imported, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mindspore_cvae import config as configuration
+from mindspore_cvae import devices, runs
+from mindspore_cvae.config import Config
+from mindspore_cvae.errors import CommandParser, InputError, run_command
+
+if TYPE_CHECKING:
+    from mindspore_cvae.data.corpus import Corpus
+
+SIGNAL_EXIT = 128
+"""What is added to a signal's number when it ended training."""
+
+
+def train_main(argv: Sequence[str] | None = None) -> int:
+    """The command ``train``.
+
+    Args:
+        argv: Its arguments; None takes the process's.
+
+    Returns:
+        The exit code: 0 done, 2 bad input or configuration, 143 and 130 after SIGTERM and SIGINT, 1
+        anything else.
+    """
+    return run_command(lambda: _train(argv))
+
+
+def eval_main(argv: Sequence[str] | None = None) -> int:
+    """The command ``eval``; arguments and exit codes as for :func:`train_main`."""
+    return run_command(lambda: _evaluate(argv))
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Give a command the options that change settings; :func:`settings` reads them."""
+    parser.add_argument(
+        "--data_dir", metavar="PATH", help="folder or file of the corpus (data.dir)"
+    )
+    parser.add_argument("--device_target", metavar="auto|CPU|GPU|Ascend", help="device (auto)")
+    parser.add_argument("--device_id", type=int, metavar="N", help="number of the device")
+    parser.add_argument("--precision", metavar="strict|fast", help="of matrix products on the CPU")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings, one or several; may be repeated, and the last value of a key wins",
+    )
+
+
+def settings(arguments: argparse.Namespace) -> dict[str, object]:
+    """The options of :func:`add_settings` as :func:`mindspore_cvae.config.load` takes them."""
+    return {
+        "overrides": arguments.overrides,
+        "data_dir": arguments.data_dir,
+        "device_target": arguments.device_target,
+        "device_id": arguments.device_id,
+        "precision": arguments.precision,
+    }
+
+
+def _train_parser() -> CommandParser:
+    parser = CommandParser(
+        prog="train",
+        description="Train a system; without options, the quickstart on the embedded corpus.",
+        epilog="keys of --set:\n" + configuration.describe(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", metavar="YAML", help="a file, or the name of a shipped one (quickstart)"
+    )
+    parser.add_argument("--system", metavar="NAME", help="row of the table of systems")
+    parser.add_argument("--seed", type=int, metavar="N", help="key of all randomness (0)")
+    parser.add_argument(
+        "--output_dir", metavar="RUN", help="the run's folder (runs/<config>-<system>-<seed>)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run from its latest good checkpoint"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete the run that lies there and start anew"
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="resume even if configuration, vocabulary or data are not those of the checkpoint",
+    )
+    add_settings(parser)
+    return parser
+
+
+def _train(argv: Sequence[str] | None) -> int:
+    arguments = _train_parser().parse_args(argv)
+    config, folder = _training_config(arguments)
+    runs.check(folder, arguments.resume, arguments.overwrite)
+    corpus = _corpus(config, folder if arguments.resume else None)
+    for line in _summary(corpus):
+        print(line)
+
+    devices.apply_precision(config.precision)
+    from mindspore_cvae.trainer import train
+
+    device = devices.choose(config.device_target, config.device_id)
+    print(f"system {config.system}, device {device}, run {folder}", flush=True)
+    reason = train(
+        config,
+        folder,
+        arguments.resume,
+        arguments.overwrite,
+        corpus=corpus,
+        device=device,
+        force=arguments.force,
+    )
+    print(f"training ended ({reason}): {folder}")
+    is_signal = reason in signal.Signals.__members__
+    return SIGNAL_EXIT + signal.Signals[reason] if is_signal else 0
+
+
+def _training_config(arguments: argparse.Namespace) -> tuple[Config, Path]:
+    """The merged configuration and the run's folder.
+
+    A run that is resumed without ``--config`` starts from its own configuration. Either way, what
+    decides what a step computes must be as it was.
+    """
+    options = {**settings(arguments), "system": arguments.system, "seed": arguments.seed}
+    folder = arguments.output_dir and Path(arguments.output_dir)
+    if folder is None:
+        config = configuration.load(arguments.config, **options)
+        name = configuration.find(arguments.config).stem
+        folder = Path("runs", f"{name}-{config.system}-{config.seed}")
+    if not (arguments.resume and runs.is_run(folder)):
+        return configuration.load(arguments.config, **options), folder
+
+    saved = configuration.read_saved(folder / runs.CONFIG)
+    if arguments.config is None:
+        config = configuration.override(saved, **options)
+    else:
+        config = configuration.load(arguments.config, **options)
+    changed = configuration.differences(saved, config)
+    if changed and not arguments.force:
+        key, (old, new) = next(iter(changed.items()))
+        raise InputError(
+            f"{key} was {old} in {folder / runs.CONFIG} and is {new} now: a run goes on with the "
+            "settings that it began with, so leave it as it was, or --force"
+        )
+    return config, folder
+
+
+def _corpus(config: Config, run: Path | None) -> Corpus:
+    """The corpus, numbered by the vocabulary of a run if there is one."""
+    from mindspore_cvae.data import Vocabulary, load_corpus
+
+    vocabulary = None
+    if run is not None and (run / runs.VOCABULARY).exists():
+        vocabulary = Vocabulary.load(run / runs.VOCABULARY)
+    return load_corpus(config.data, vocabulary)
+
+
+def _summary(corpus: Corpus) -> list[str]:
+    """What a user should know of a corpus that was read."""
+    lines = list(corpus.messages)
+    for split in corpus.splits:
+        counts = ", ".join(
+            f"{count} {what}" for what, count in split.counts.items() if count and what != "read"
+        )
+        rest = f" ({counts})" if counts else ""
+        lines.append(f"{split.name}: {len(split)} sentences, {split.tokens} tokens{rest}")
+    return lines
+
+
+def _eval_parser() -> CommandParser:
+    parser = CommandParser(
+        prog="eval",
+        description="Evaluate a run on a split and write RUN/metrics-<split>.json.",
+        epilog="keys of --set:\n" + configuration.describe(usable_after_training=True),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
+    parser.add_argument("--split", choices=("valid", "test"), default="test", help="(test)")
+    parser.add_argument(
+        "--samples", type=int, metavar="N", help="draws of z a sentence (eval.samples, 128)"
+    )
+    parser.add_argument(
+        "--checkpoint", choices=("best", "last"), default="best", help="which one (best)"
+    )
+    add_settings(parser)
+    return parser
+
+
+def _evaluate(argv: Sequence[str] | None) -> int:
+    arguments = _eval_parser().parse_args(argv)
+    options = settings(arguments)
+    data_dir = options.pop("data_dir")
+    named = {**options, "eval.samples": arguments.samples}
+    overrides = [
+        *named.pop("overrides"),
+        *(f"{key}={value}" for key, value in named.items() if value is not None),
+    ]
+    config = runs.read_config(arguments.run, overrides, data_dir=data_dir)
+    _corpus(config, Path(arguments.run))
+
+    devices.apply_precision(config.precision)
+    from mindspore_cvae.evaluation import evaluate_run
+
+    metrics = evaluate_run(
+        arguments.run,
+        arguments.split,
+        config.eval.samples,
+        arguments.checkpoint,
+        data_dir,
+        overrides,
+    )
+    path = runs.write_metrics(arguments.run, arguments.split, metrics)
+    for name, value in metrics.items():
+        print(f"{name:16s} {value:.4f}" if isinstance(value, float) else f"{name:16s} {value}")
+    print(f"written to {path}")
+    return 0
