@@ -14,7 +14,10 @@ import numpy as np
 
 from mindspore_cvae.systems import System
 
-STREAMS = ("posterior", "prior", "contrast", "encoder", "embedding", "output", "swap", "evaluation")
+STREAMS = (
+    *("posterior", "prior", "contrast", "encoder", "embedding", "output", "swap", "evaluation"),
+    *("generation", "decoding"),
+)
 """Purposes that draw numbers; each has its own key, so that switching one off changes no other."""
 
 

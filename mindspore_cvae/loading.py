@@ -1,0 +1,82 @@
+"""A finished or running run, read back: configuration, vocabulary, and the model with a checkpoint's weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor
+
+from mindspore_cvae import checkpoints, runs
+from mindspore_cvae.building import build_model
+from mindspore_cvae.config import Config
+from mindspore_cvae.data import Vocabulary
+from mindspore_cvae.errors import InputError
+from mindspore_cvae.model import LatentVariableModel
+
+CHECKPOINTS = {"best": "best", "last": "latest"}
+"""What a checkpoint is called on the command line, and in the run folder."""
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """What a run folder holds."""
+
+    config: Config
+    vocabulary: Vocabulary
+    model: LatentVariableModel
+    step: int
+    """Training steps behind the weights."""
+    folder: Path
+
+
+def load_run(
+    run_folder: str | Path, checkpoint: str = "best", config: Config | None = None
+) -> LoadedRun:
+    """Read a run. The device must have been chosen before (:func:`mindspore_cvae.devices.choose`).
+
+    Args:
+        run_folder: What training wrote.
+        checkpoint: ``best`` on validation, or ``last``.
+        config: What :func:`mindspore_cvae.runs.read_config` made of the run's configuration and
+            further settings; None takes the run's own.
+
+    Raises:
+        InputError: There is no such run or checkpoint, or its files do not fit each other.
+    """
+    folder = Path(run_folder)
+    if checkpoint not in CHECKPOINTS:
+        raise InputError(f"checkpoint must be {' or '.join(CHECKPOINTS)}, not {checkpoint!r}")
+    if config is None:
+        config = runs.read_config(folder)
+    vocabulary = Vocabulary.load(folder / runs.VOCABULARY)
+    saved = checkpoints.load(folder / runs.CHECKPOINTS, CHECKPOINTS[checkpoint])
+    model = build_model(config.slots, config.model, len(vocabulary), config.seed)
+    restore(model, saved.tensors, str(saved.path))
+    return LoadedRun(config, vocabulary, model.set_train(False), saved.step, folder)
+
+
+def restore(model: LatentVariableModel, tensors: dict[str, np.ndarray], source: str) -> None:
+    """Give the model the weights of a checkpoint; other tensors (the optimizers') are left alone.
+
+    Args:
+        model: From :func:`mindspore_cvae.building.build_model`.
+        tensors: By the parameters' names.
+        source: Where they come from, for messages.
+
+    Raises:
+        InputError: A weight is missing or has another shape than configuration and vocabulary say.
+    """
+    for parameter in model.get_parameters():
+        if parameter.name not in tensors:
+            raise InputError(
+                f"{source} lacks {parameter.name}: it does not belong to the run's config.yaml"
+            )
+        values = tensors[parameter.name]
+        if values.shape != parameter.shape:
+            raise InputError(
+                f"{source}: {parameter.name} has the shape {values.shape}, but config.yaml and "
+                f"vocab.txt of the run ask for {parameter.shape}"
+            )
+        parameter.set_data(Tensor(values))
