@@ -225,12 +225,14 @@ class Trainer:
         it is."""
         if np.isfinite(terms).all():
             return
-        values = ", ".join(f"{name} {value:g}" for name, value in zip(STEP_TERMS, terms, strict=True))
+        values = ", ".join(
+            f"{name} {value:g}" for name, value in zip(STEP_TERMS, terms, strict=True)
+        )
         lines = self.corpus.train.lines[index[index >= 0]]
         raise TrainingError(
-            f"step {self.state.step}: the loss is not finite ({values}); the batch held lines "
-            f"{', '.join(map(str, lines))} of {self.corpus.train.source}; the last checkpoint is
-            kept: " "resume it with a smaller train.learning_rate or train.clip_norm"
+            f"step {self.state.step}: the loss is not finite ({values}); the batch held the lines "
+            f"{', '.join(map(str, lines))} of {self.corpus.train.source}; the last checkpoint is "
+            "kept: go on from it with a smaller train.learning_rate or train.clip_norm"
         )
 
     def count(self, terms: np.ndarray, tokens: np.ndarray, index: np.ndarray) -> None:
@@ -325,16 +327,11 @@ class Trainer:
 
     def restore(self) -> bool:
         """Loads the latest good checkpoint; False, with a message, where there is none."""
-        saved = checkpoints.load_latest(self.run.checkpoints, warn_user)
-        if saved is None:
+        if not checkpoints.steps(self.run.checkpoints):
             warn_user(f"{self.run.folder} has no checkpoint: training starts at step 0")
             return False
-        for name, ours in self.fingerprints.items():
-            if saved.fingerprints.get(name) != ours and not self.force:
-                raise InputError(
-                    f"{saved.path} was written with another {name} than this run's: give the same "
-                    "one, or --force to go on all the same"
-                )
+        saved = checkpoints.load(self.run.checkpoints)
+        checkpoints.check_fingerprints(saved, self.fingerprints, self.force)
         state = dict(saved.state)
         state.pop("system")
         self.state = TrainingState(**state)
