@@ -129,6 +129,11 @@ def steps(folder: str | os.PathLike) -> list[int]:
     return sorted({step for _, step, kind in _files(folder) if kind == "json"})
 
 
+def has_best(folder: str | os.PathLike) -> bool:
+    """Whether a checkpoint was marked as the best."""
+    return (Path(folder) / BEST).exists()
+
+
 def load(
     folder: str | os.PathLike,
     which: str | int = "latest",

@@ -210,21 +210,16 @@ def _evaluate(argv: Sequence[str] | None) -> int:
         *named.pop("overrides"),
         *(f"{key}={value}" for key, value in named.items() if value is not None),
     ]
-    config = runs.read_config(arguments.run, overrides, data_dir=data_dir)
-    _corpus(config, Path(arguments.run))
+    folder = Path(arguments.run)
+    config = runs.read_config(folder, overrides, data_dir=data_dir)
+    corpus = _corpus(config, folder)
 
     devices.apply_precision(config.precision)
     from mindspore_cvae.evaluation import evaluate_run
 
-    metrics = evaluate_run(
-        arguments.run,
-        arguments.split,
-        config.eval.samples,
-        arguments.checkpoint,
-        data_dir,
-        overrides,
-    )
-    path = runs.write_metrics(arguments.run, arguments.split, metrics)
+    devices.choose(config.device_target, config.device_id)
+    metrics = evaluate_run(folder, config, corpus, arguments.split, arguments.checkpoint)
+    path = runs.write_metrics(folder, arguments.split, metrics)
     for name, value in metrics.items():
         print(f"{name:16s} {value:.4f}" if isinstance(value, float) else f"{name:16s} {value}")
     print(f"written to {path}")

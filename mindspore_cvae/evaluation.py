@@ -9,15 +9,20 @@ depends on how sentences and draws are cut into calls.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindspore_cvae import estimators, noise, objectives
-from mindspore_cvae.data.batches import EpochPlan, batches
-from mindspore_cvae.data.corpus import Split, true_scores
+from mindspore_cvae import checkpoints, estimators, noise, objectives
+from mindspore_cvae.config import Config
+from mindspore_cvae.data.batches import EpochPlan, batches, corpus_widths
+from mindspore_cvae.data.corpus import Corpus, Split, true_scores
+from mindspore_cvae.errors import warn_user
+from mindspore_cvae.loading import load_run
 from mindspore_cvae.model import LatentVariableModel
 from mindspore_cvae.progress import progress
+from mindspore_cvae.runs import CHECKPOINTS
 
 DRAWS_PER_CALL = 16
 """Draws of a sentence in one call of the decoder; the call's other rows are other sentences."""
@@ -311,3 +316,43 @@ def evaluate(
     if truth is not None:
         metrics.update(true_nll=truth.nll, true_ppl=truth.perplexity)
     return metrics
+
+
+def evaluate_run(folder: Path, config: Config, corpus: Corpus, split: str, checkpoint: str) -> dict:
+    """Evaluates a run's checkpoint on a split. The device must have been chosen before.
+
+    Args:
+        folder: of the run.
+        config: its configuration, with the settings of this evaluation.
+        corpus: numbered by the run's vocabulary.
+        split: ``valid`` or ``test``.
+        checkpoint: ``best`` (the last, with a warning, where no validation was fit to choose one)
+            or ``last``.
+
+    Returns:
+        What :func:`evaluate` returns, and ``system``, ``split``, ``checkpoint``, ``step``.
+
+    Raises:
+        InputError: there is no good checkpoint.
+    """
+    if checkpoint == "best" and not checkpoints.has_best(folder / CHECKPOINTS):
+        warn_user(f"{folder}: no validation was fit to choose a best checkpoint; the last is taken")
+        checkpoint = "last"
+    loaded = load_run(folder, checkpoint, config)
+    evaluator = Evaluator(
+        loaded.model,
+        config.slots,
+        corpus_widths(corpus, config.data.buckets),
+        config.eval.rows,
+        config.model.latent_size,
+        config.seed,
+    )
+    chosen = {part.name: part for part in corpus.splits}[split]
+    metrics = evaluate(evaluator, chosen, config.eval.samples, config.eval.max_sentences)
+    return metrics | {
+        "system": config.system,
+        "split": split,
+        "checkpoint": checkpoint,
+        "step": loaded.step,
+        "precision": config.precision,
+    }

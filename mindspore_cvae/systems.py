@@ -113,7 +113,8 @@ def table() -> str:
     rows += [[name, *(str(getattr(row, slot)) for slot in slots)] for name, row in SYSTEMS.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
     )
 
 
