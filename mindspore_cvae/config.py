@@ -285,6 +285,10 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def _legible(key: str) -> str:
+    return _shortened(key if key and key.isprintable() else repr(key))
+
+
 def _suggestion(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
@@ -371,7 +375,7 @@ def _unknown_key(key: str, origin: str) -> InputError:
         namesakes = [other for other in OPTIONS if other.endswith("." + (name or key))]
         if namesakes:
             hint = f"; did you mean {namesakes[0]}?"
-    return InputError(f"{origin}: unknown key {_shortened(key)}{hint} ({valid})")
+    return InputError(f"{origin}: unknown key {_legible(key)}{hint} ({valid})")
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, _Setting], dict[str, dict[str, _Setting]]]:
@@ -422,7 +426,9 @@ class _YamlReader:
                 raise InputError(f"{origin}: a key must be a word")
             key = prefix + key_node.value
             if key in self.lines:
-                raise InputError(f"{origin}: {key} is set twice (first in line {self.lines[key]})")
+                raise InputError(
+                    f"{origin}: {_legible(key)} is set twice (first in line {self.lines[key]})"
+                )
             self.lines[key] = line
             self._enter(key, value_node, loader, origin)
 
