@@ -151,7 +151,8 @@ def _training_config(arguments: argparse.Namespace) -> tuple[Config, Path]:
         config = configuration.load(arguments.config, **options)
     changed = configuration.differences(saved, config)
     if changed and not arguments.force:
-        key, (old, new) = next(iter(changed.items()))
+        key, values = next(iter(changed.items()))
+        old, new = map(configuration.shown, values)
         raise InputError(
             f"{key} was {old} in {folder / runs.CONFIG} and is {new} now: a run goes on with the "
             "settings that it began with, so leave it as it was, or --force"

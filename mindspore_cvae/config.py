@@ -260,7 +260,7 @@ class Option:
         return value
 
     def _refusal(self, value: object, origin: str) -> InputError:
-        message = f"{origin}: {self.key} must be {self.expected()}, not {_shown(value)}"
+        message = f"{origin}: {self.key} must be {self.expected()}, not {shown(value)}"
         if isinstance(value, str):
             message += _suggestion(value, [str(choice) for choice in self.choices])
         return InputError(message)
@@ -273,8 +273,8 @@ def _within(value: float, interval: str) -> bool:
     return above and below
 
 
-def _shown(value: object) -> str:
-    """A value for an error message."""
+def shown(value: object) -> str:
+    """A value as messages print it: as YAML has it, and not too long."""
     if type(value) is int and value.bit_length() > 128:
         return "a huge number"
     names = {"None": "null", "True": "true", "False": "false"}
@@ -683,7 +683,7 @@ def _refuse_contradictions(config: Config, settings: dict[str, _Setting]) -> Non
     for is_broken, keys, reason in _CONTRADICTIONS:
         if is_broken(config):
             where = "; ".join(
-                f"{key} is {_shown(_value_of(config, key))} ({_origin(key, config, settings)})"
+                f"{key} is {shown(_value_of(config, key))} ({_origin(key, config, settings)})"
                 for key in keys
             )
             raise InputError(f"{where}: {reason}")
@@ -722,7 +722,7 @@ def describe(usable_after_training: bool = False) -> str:
     for option in OPTIONS.values():
         if usable_after_training and option.key not in USABLE_AFTER_TRAINING:
             continue
-        default = option.default if isinstance(option.default, str) else _shown(option.default)
+        default = option.default if isinstance(option.default, str) else shown(option.default)
         if option.key.startswith("slots."):
             default = "the row's"
         entry = f"{option.key}  ({option.expected()}; default {default})"

@@ -122,11 +122,12 @@ def read_config(
         precision=precision,
     )
     old, new = configuration.flatten(saved), configuration.flatten(config)
-    for key in old.keys() - set(configuration.USABLE_AFTER_TRAINING):
-        if new[key] != old[key]:
+    for key in old:
+        if new[key] != old[key] and key not in configuration.USABLE_AFTER_TRAINING:
+            before, after = configuration.shown(old[key]), configuration.shown(new[key])
             raise InputError(
-                f"{configuration.COMMAND_LINE}: {key} is {old[key]} in {folder / CONFIG} and "
-                f"cannot be {new[key]} after training (--help lists what can be set)"
+                f"{configuration.COMMAND_LINE}: {key} is {before} in {folder / CONFIG} and cannot "
+                f"be {after} after training (--help lists what can be set)"
             )
     return config
 
