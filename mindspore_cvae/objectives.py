@@ -1,8 +1,8 @@
 """The paper's objectives: one pure function an equation (Teng et al., UAI 2022).
 
 Conventions: N sentences, Z latent dimensions. ``weight`` (N,) is 1 for a sentence and 0 for a row
-    that only fills up a fixed-shape batch; expectations and sums run over the sentences of weight
-    1. Everything is fp32, in nats, and differentiable; random numbers come in as arguments.
+that only fills up a fixed-shape batch; expectations and sums run over the sentences of weight 1.
+Everything is fp32, in nats, and differentiable; random numbers come in as arguments.
 """
 
 from __future__ import annotations
@@ -27,15 +27,11 @@ def bounded_exp(values: Tensor) -> Tensor:
     return ops.exp(ops.minimum(values, Tensor(EXPONENT_LIMIT, ms.float32)))
 
 
-def softplus(value: Tensor) -> Tensor:
-    """log(1 + exp(v)), without overflow for any v."""
-    return ops.relu(value) + ops.log(1.0 + ops.exp(-ops.abs(value)))
-
-
 def log_one_plus_sum_exp(values: Tensor, weight: Tensor) -> Tensor:
-    """log(1 + sum_i w_i exp(v_i)) over ``values`` (N,), without overflow."""
-    shift = ops.stop_gradient(ops.relu((values * weight).max()))
-    return shift + ops.log(ops.exp(-shift) + (weight * ops.exp((values - shift) * weight)).sum())
+    """log(1 + sum_i w_i exp(v_i)) over the last axis, without overflow. (..., N) -> (...)."""
+    shift = ops.stop_gradient(ops.relu(ops.amax(values * weight, -1)))
+    exponents = (values - shift.expand_dims(-1)) * weight
+    return shift + ops.log(ops.exp(-shift) + (weight * ops.exp(exponents)).sum(-1))
 
 
 def sentence_negative_log_likelihood(
@@ -85,22 +81,22 @@ def dual_prior(critic_prior: Tensor, weight: Tensor) -> Tensor:
 
 def circle_mean_posterior(critic_posterior: Tensor, weight: Tensor) -> Tensor:
     """log(1 + exp(-E_q f)), the first line of Eq. 13."""
-    return softplus(-expectation(critic_posterior, weight))
+    return ops.softplus(-expectation(critic_posterior, weight))
 
 
 def circle_mean_prior(critic_prior: Tensor, weight: Tensor) -> Tensor:
     """log(1 + exp(E_p exp f)), the second line of Eq. 13."""
-    return softplus(expectation(bounded_exp(critic_prior), weight))
+    return ops.softplus(expectation(bounded_exp(critic_prior), weight))
 
 
 def circle_sum_posterior(critic_posterior: Tensor, weight: Tensor) -> Tensor:
     """log(1 + exp(-sum_i f(q_i))), as Eq. 18 prints it."""
-    return softplus(-(critic_posterior * weight).sum())
+    return ops.softplus(-(critic_posterior * weight).sum())
 
 
 def circle_sum_prior(critic_prior: Tensor, weight: Tensor) -> Tensor:
     """log(1 + exp(sum_i exp f(p_i))), as Eq. 18 prints it."""
-    return softplus((bounded_exp(critic_prior) * weight).sum())
+    return ops.softplus((bounded_exp(critic_prior) * weight).sum())
 
 
 def circle_pairwise_posterior(critic_posterior: Tensor, weight: Tensor) -> Tensor:
@@ -142,7 +138,7 @@ def sum_of_differences(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
 def sum_of_squares(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
     """L_SQ = sum_i (f(x_i, z_i) - f(x_i, z_i^+))^2: what Eq. 17's text and the released code
     mean."""
-    return (ops.square(first - second) * weight).sum()
+    return ops.square((first - second) * weight).sum()
 
 
 def cosine_similarities(first: Tensor, second: Tensor) -> Tensor:
@@ -162,6 +158,8 @@ def info_nce(
 ) -> Tensor:
     """L_CL = 1/N sum_i log( e^{s_i/tau} / (e^{s_i/tau} + sum_j e^{s_ij/tau}) ), Eq. 8 and 10.
 
+    Computed as -1/N sum_i log(1 + sum_j e^{(s_ij - s_i)/tau}), which no temperature overflows.
+
     Args:
         positive: (N,) similarities SIM(z_i, z_i^+).
         negatives: (N, M) similarities SIM(z_i, z_j^-).
@@ -172,11 +170,8 @@ def info_nce(
     Returns:
         A scalar <= 0, to be maximised.
     """
-    # Cosines are at most 1, so 1/tau bounds every exponent and serves as the shift.
-    shift = 1.0 / temperature
-    positive = ops.exp(positive / temperature - shift)
-    others = (negative_weight * ops.exp(negatives / temperature - shift)).sum(1)
-    return expectation(ops.log(positive) - ops.log(positive + others), weight)
+    exponents = (negatives - positive.expand_dims(1)) / temperature
+    return -expectation(log_one_plus_sum_exp(exponents, negative_weight), weight)
 
 
 def objective(reconstruction: Tensor, divergence: Tensor, contrast: Tensor, beta: Tensor) -> Tensor:
