@@ -5,9 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mindspore_cvae.data.corpus import TOO_LONG, Corpus, read_corpus
+from mindspore_cvae.config import OPTIONS, Data, shown
+from mindspore_cvae.data.corpus import Corpus, load_corpus
 from mindspore_cvae.errors import CommandParser, run_command
 
+OPTIONS_OF_DATA = (
+    "vocabulary_size", "unk_alias", "lowercase", "label_column", "too_long", "max_words",
+)  # fmt: skip
 COLUMNS = (
     "split", "lines", "empty", "dropped", "truncated", "sentences", "words", "tokens",
     "mean", "min", "p50", "p90", "p99", "max", "<unk>",
@@ -59,14 +63,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="a folder with train.txt, valid.txt (or val.txt) and test.txt, or one text file; "
         "without a value, the embedded corpus",
     )
-    parser.add_argument("--vocabulary_size", type=int, default=10002)
-    parser.add_argument("--unk_alias", help="how the text writes <unk>, for instance _UNK")
-    parser.add_argument("--lowercase", action="store_true")
-    parser.add_argument("--label_column", action="store_true", help="lines are <label>TAB<text>")
-    parser.add_argument("--max_words", type=int, default=100)
-    parser.add_argument("--too_long", choices=TOO_LONG, default="drop")
-    options = vars(parser.parse_args(arguments))
-    corpus = read_corpus(options.pop("stats"), **options)
+    for name in OPTIONS_OF_DATA:
+        option = OPTIONS[f"data.{name}"]
+        if option.type is bool:
+            parser.add_argument(f"--{name}", action="store_const", const="true")
+        else:
+            help = f"{option.expected()}; default {shown(option.default)}"
+            parser.add_argument(f"--{name}", metavar="VALUE", help=help)
+    given = vars(parser.parse_args(arguments))
+    source = given.pop("stats")
+    options = {
+        name: OPTIONS[f"data.{name}"].parse(value, "command line")
+        for name, value in given.items()
+        if value is not None
+    }
+    corpus = load_corpus(Data(dir=source, **options))
     for message in corpus.messages:
         print(message)
     print(statistics_table(corpus))

@@ -95,6 +95,12 @@ def bucket_widths(
     return tuple(reversed(widths))
 
 
+def corpus_widths(corpus: Corpus, buckets: int) -> tuple[int, ...]:
+    """The widths of a corpus: chosen by its training sentences, admitting those of every split."""
+    longest = max(int(split.lengths.max()) for split in corpus.splits)
+    return bucket_widths(corpus.train.lengths, buckets, longest)
+
+
 class EpochPlan(Sequence[PlannedBatch]):
     """Which sentences an epoch's batches hold: a pure function of the arguments.
 
@@ -228,9 +234,3 @@ def batch_dataset(
     return mindspore.dataset.GeneratorDataset(
         rows, names, num_parallel_workers=1, shuffle=False, python_multiprocessing=False
     )
-
-
-def corpus_widths(corpus: Corpus, buckets: int) -> tuple[int, ...]:
-    """The widths of a corpus: chosen by its training sentences, admitting those of every split."""
-    longest = max(int(split.lengths.max()) for split in corpus.splits)
-    return bucket_widths(corpus.train.lengths, buckets, longest)

@@ -1,8 +1,10 @@
 """Text files to splits of numbered sentences (the data of the paper's Appendix A.1)."""
 
+from __future__ import annotations
+
+import dataclasses
 import hashlib
 import itertools
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mindspore_cvae import grammar
+from mindspore_cvae.config import Data
 from mindspore_cvae.data.text import read_text
 from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, SPECIALS, UNKNOWN, Vocabulary
 from mindspore_cvae.errors import InputError
 
-TOO_LONG = ("drop", "truncate", "error")
 SPLITS = ("train", "valid", "test")
 FILE_NAMES = {
     "train": ("train.txt",),
@@ -22,6 +25,7 @@ FILE_NAMES = {
     "test": ("test.txt",),
 }
 RESERVED = tuple(SPECIALS[number] for number in (PAD, BEGIN, END))
+"""Words that a text must not hold."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Split:
 
     Attributes:
         name: train, valid or test.
-        source: the file that the sentences came from, or "embedded corpus".
+        source: the file that the sentences came from, or "the embedded corpus".
         sentences: word ids of each sentence, int32, without `<s>` and `</s>`.
         lines: 1-based line number in `source` of each sentence, shape (sentences,), int64.
         counts: what became of the lines: `read` lines, `empty` ones, sentences `dropped` or
@@ -120,7 +124,7 @@ def true_scores(split: Split, sentences: int | None = None) -> TrueScores | None
 
 
 class _Lines(NamedTuple):
-    """Kept sentences of one file or split, as words, before they are numbered."""
+    """Kept sentences as words, before they are numbered; the fields are those of `Split`."""
 
     source: str
     sentences: list[list[str]]
@@ -128,48 +132,40 @@ class _Lines(NamedTuple):
     counts: dict[str, int]
 
 
-def _check_reserved(source: str, text: str, lines: list[str]) -> None:
-    """Refuses a text in which a special other than `<unk>` is a word of a line."""
+def _strip_label(source: str, number: int, line: str) -> str:
+    """The text of a line `<label>TAB<text>`."""
+    label, tab, text = line.partition("\t")
+    if not tab and label.strip():
+        raise InputError(
+            f"{source}, line {number}: no tab behind a label; data.label_column=true reads "
+            "<label>TAB<text>, so write every line so or set it to false"
+        )
+    return text
+
+
+def _refuse_reserved(source: str, text: str, lines: list[str]) -> None:
+    """Raises InputError when a special other than `<unk>` is a word of a line."""
     for word in RESERVED:
         if word in text:  # a quick search of the whole text, before the slow one line by line
             for number, line in enumerate(lines, 1):
                 if word in line.split():
                     raise InputError(
                         f"{source}, line {number}: the word {word} is reserved for the model; "
-                        "remove it from the text."
+                        "remove it from the text"
                     )
 
 
-def _strip_label(source: str, number: int, line: str) -> str:
-    """The text of a line `<label>TAB<text>`."""
-    label, tab, text = line.partition("\t")
-    if not tab and label.strip():
-        raise InputError(
-            f"{source}, line {number}: no tab after a label; with data.label_column=true every "
-            "line is <label>TAB<text>."
-        )
-    return text
-
-
-def _read_lines(
-    source: str,
-    text: str,
-    *,
-    unk_alias: str | None,
-    lowercase: bool,
-    label_column: bool,
-    too_long: str,
-    max_words: int,
-) -> _Lines:
-    """Splits a text into sentences of words; the options are those of `read_corpus`."""
-    if lowercase:
+def _read_lines(source: str, text: str, data: Data) -> _Lines:
+    """The sentences of a text, as the configuration says to read it."""
+    unk_alias = data.unk_alias
+    if data.lowercase:
         text = text.lower()
         unk_alias = unk_alias and unk_alias.lower()
     # Only a line feed ends a line: other separators of Unicode may stand within a sentence.
     lines = text.removesuffix("\n").split("\n") if text else []
-    if label_column:
+    if data.label_column:
         lines = [_strip_label(source, number, line) for number, line in enumerate(lines, 1)]
-    _check_reserved(source, text, lines)
+    _refuse_reserved(source, text, lines)
 
     counts = {"read": len(lines), "empty": 0, "dropped": 0, "truncated": 0}
     sentences, numbers = [], []
@@ -178,17 +174,17 @@ def _read_lines(
         if not words:
             counts["empty"] += 1
             continue
-        if len(words) > max_words:
-            if too_long == "error":
+        if len(words) > data.max_words:
+            if data.too_long == "error":
                 raise InputError(
                     f"{source}, line {number}: {len(words)} words, and data.max_words is "
-                    f"{max_words}; raise it, or set data.too_long to drop or truncate."
+                    f"{data.max_words}; raise it, or set data.too_long to drop or truncate"
                 )
-            if too_long == "drop":
+            if data.too_long == "drop":
                 counts["dropped"] += 1
                 continue
             counts["truncated"] += 1
-            del words[max_words:]
+            del words[data.max_words :]
         if unk_alias is not None and unk_alias in words:
             words = [SPECIALS[UNKNOWN] if word == unk_alias else word for word in words]
         sentences.append(words)
@@ -196,153 +192,143 @@ def _read_lines(
     return _Lines(source, sentences, numbers, counts)
 
 
-def _split_by_hash(whole: _Lines) -> dict[str, _Lines]:
-    """Shares sentences out, 90/5/5 per cent, by a hash of their words.
+def _refuse_empty(lines: _Lines) -> None:
+    """Raises InputError when no sentence is left."""
+    if not lines.sentences:
+        counts = lines.counts
+        raise InputError(
+            f"{lines.source}: no sentence left of {counts['read']} lines ({counts['empty']} empty, "
+            f"{counts['dropped']} of more than data.max_words)"
+        )
 
-    Equal sentences fall into one split, and a sentence's split does not depend on the others.
-    Lines that hold no kept sentence are counted with train.
-    """
-    parts = {name: _Lines(whole.source, [], [], dict.fromkeys(whole.counts, 0)) for name in SPLITS}
-    for words, number in zip(whole.sentences, whole.lines, strict=True):
-        digest = hashlib.blake2b(" ".join(words).encode("utf-8"), digest_size=8).digest()
-        share = int.from_bytes(digest, "big") % 100
-        part = parts["test" if share < 5 else "valid" if share < 10 else "train"]
-        part.sentences.append(words)
-        part.lines.append(number)
-    for name in ("valid", "test"):
-        parts[name].counts["read"] = len(parts[name].sentences)
-    elsewhere = len(parts["valid"].sentences) + len(parts["test"].sentences)
-    parts["train"].counts.update(whole.counts, read=whole.counts["read"] - elsewhere)
+
+def _read_folder(folder: Path, data: Data) -> dict[str, _Lines]:
+    """The splits of a folder with a file for each."""
+    parts = {}
+    for split, names in FILE_NAMES.items():
+        files = [folder / name for name in names if (folder / name).is_file()]
+        if not files:
+            raise InputError(f"{folder}: no {' or '.join(names)} in this folder")
+        if len(files) > 1:
+            raise InputError(f"{folder}: both {' and '.join(names)} are there; remove one")
+        parts[split] = _read_lines(str(files[0]), read_text(files[0]), data)
+        _refuse_empty(parts[split])
     return parts
 
 
-def _find_files(folder: Path) -> dict[str, Path]:
-    """The file of each split in a folder."""
-    files = {}
-    for split, names in FILE_NAMES.items():
-        found = [folder / name for name in names if (folder / name).is_file()]
-        if not found:
-            raise InputError(f"{folder}: no {' or '.join(names)} in this folder.")
-        if len(found) > 1:
-            raise InputError(f"{folder}: both {' and '.join(names)} are there; remove one.")
-        files[split] = found[0]
-    return files
+def _read_file(path: Path, data: Data) -> dict[str, _Lines]:
+    """The splits of one file: 90/5/5 per cent, by a hash of each sentence's words.
+
+    Equal sentences fall into one split, and where a sentence falls does not depend on the others.
+    Lines without a kept sentence and truncated ones are counted with train.
+    """
+    whole = _read_lines(str(path), read_text(path), data)
+    _refuse_empty(whole)
+    parts = {name: _Lines(whole.source, [], [], dict.fromkeys(whole.counts, 0)) for name in SPLITS}
+    for words, number in zip(whole.sentences, whole.lines, strict=True):
+        digest = hashlib.blake2b(" ".join(words).encode("utf-8"), digest_size=8).digest()
+        percent = int.from_bytes(digest, "big") % 100
+        part = parts["train" if percent < 90 else "valid" if percent < 95 else "test"]
+        part.sentences.append(words)
+        part.lines.append(number)
+    held_out = 0
+    for name in ("valid", "test"):
+        parts[name].counts["read"] = len(parts[name].sentences)
+        held_out += len(parts[name].sentences)
+    parts["train"].counts.update(whole.counts, read=whole.counts["read"] - held_out)
+    for name, part in parts.items():
+        if not part.sentences:
+            raise InputError(
+                f"{path}: its {len(whole.sentences)} sentences are too few, none falls into the "
+                f"{name} split; give more, or a folder with train.txt, valid.txt and test.txt"
+            )
+    return parts
 
 
-def _refuse_empty(name: str, lines: _Lines, by_hash: bool) -> None:
-    """Raises InputError when a split has no sentence."""
-    if lines.sentences:
-        return
-    counts = lines.counts
-    if by_hash:
-        raise InputError(
-            f"{lines.source}: no sentence falls into the {name} split; give more sentences, or a "
-            "folder with train.txt, valid.txt and test.txt."
-        )
-    raise InputError(
-        f"{lines.source}: no sentence left ({counts['read']} lines read, {counts['empty']} empty, "
-        f"{counts['dropped']} dropped as too long)."
-    )
+def _read_embedded(samples: dict[str, grammar.Sample], data: Data) -> dict[str, _Lines]:
+    """The splits of the embedded corpus; how users' files are written does not concern it."""
+    data = dataclasses.replace(data, unk_alias=None, lowercase=False, label_column=False)
+    parts = {
+        name: _read_lines("the embedded corpus", "\n".join(sample.texts), data)
+        for name, sample in samples.items()
+    }
+    for part in parts.values():
+        _refuse_empty(part)
+    return parts
 
 
-def _number(name: str, lines: _Lines, vocabulary: Vocabulary) -> Split:
+def _number(name: str, part: _Lines, vocabulary: Vocabulary) -> Split:
     """A split with its words numbered."""
-    sentences = vocabulary.encode_all(lines.sentences)
+    sentences = vocabulary.encode_all(part.sentences)
     unknown = int(np.count_nonzero(np.concatenate(sentences) == UNKNOWN))
     return Split(
         name=name,
-        source=lines.source,
+        source=part.source,
         sentences=sentences,
-        lines=np.array(lines.lines, np.int64),
-        counts=lines.counts | {"unknown": unknown},
+        lines=np.array(part.lines, np.int64),
+        counts=part.counts | {"unknown": unknown},
     )
 
 
-def read_corpus(
-    path: str | os.PathLike | None,
-    *,
-    vocabulary_size: int,
-    unk_alias: str | None,
-    lowercase: bool,
-    label_column: bool,
-    too_long: str,
-    max_words: int,
-    vocabulary: Vocabulary | None = None,
-    seed_of_embedded: int = 0,
-) -> Corpus:
-    """Reads a corpus: one sentence a line, words separated by blanks, UTF-8.
+def _with_truth(split: Split, sample: grammar.Sample) -> Split:
+    """A split of the embedded corpus with what is known of its sentences.
 
-    Args:
-        path: a folder with train.txt, valid.txt (or val.txt) and test.txt; or one text file, which
-            is split 90/5/5 by a hash of the sentence; or None for the embedded corpus.
-        vocabulary_size: largest number of words, the four specials included.
-        unk_alias: another way in which the text writes `<unk>`; None for none. With `lowercase`
-            it is compared in lower case.
-        lowercase: whether to lower the text's case.
-        label_column: whether lines are `<label>TAB<text>`; the label is stripped.
-        too_long: what becomes of sentences of more than `max_words` words: drop, truncate or error.
-        max_words: largest number of words of a sentence, `</s>` not counted.
-        vocabulary: numbers the words; None builds one from the training sentences.
-        seed_of_embedded: seed that the embedded corpus is generated from.
-
-    Raises InputError: a file that is missing, unreadable, empty or not UTF-8; a split without a
-    sentence; a reserved word in the text; a line without a label; a value out of range.
+    The log-probabilities are those of whole sentences in their own words, from a grammar without
+    bounds; where the split holds others, they would be no floor and stay None.
     """
-    if too_long not in TOO_LONG:
-        raise InputError(f"data.too_long is {too_long!r}; it must be one of {', '.join(TOO_LONG)}.")
-    if max_words < 1:
-        raise InputError(f"data.max_words is {max_words}; it must be 1 or more.")
-    if unk_alias is not None and (unk_alias.split() != [unk_alias] or unk_alias in RESERVED):
-        raise InputError(
-            f"data.unk_alias is {unk_alias!r}; it must be one word, and none of "
-            f"{', '.join(RESERVED)}."
-        )
-    options = {
-        "unk_alias": unk_alias,
-        "lowercase": lowercase,
-        "label_column": label_column,
-        "too_long": too_long,
-        "max_words": max_words,
-    }
-    messages = []
-    by_hash = False
-    if path is None:
-        raise InputError("The embedded corpus is not part of this version; set data.dir.")
-    else:
-        path = Path(path)
-        if path.is_dir():
-            parts = {
-                name: _read_lines(str(file), read_text(file), **options)
-                for name, file in _find_files(path).items()
-            }
-        else:
-            by_hash = True
-            parts = _split_by_hash(_read_lines(str(path), read_text(path), **options))
-            messages.append(
-                f"{path} is one file: its sentences are split 90/5/5 per cent into train, valid "
-                "and test by a hash, so that equal sentences share a split."
-            )
-    for name, lines in parts.items():
-        _refuse_empty(name, lines, by_hash)
-    if vocabulary is None:
-        counts = Counter(itertools.chain.from_iterable(parts["train"].sentences))
-        vocabulary = Vocabulary.from_counts(counts, vocabulary_size)
-    splits = {name: _number(name, lines, vocabulary) for name, lines in parts.items()}
-    return Corpus(vocabulary=vocabulary, messages=tuple(messages), **splits)
+    kept = split.lines - 1
+    changed = any(split.counts[key] for key in ("dropped", "truncated", "unknown"))
+    return dataclasses.replace(
+        split,
+        log_probabilities=None if changed else sample.log_probabilities[kept],
+        topics=sample.topics[kept],
+    )
 
 
 def load_corpus(
-    data_config, vocabulary: Vocabulary | None = None, seed_of_embedded: int = 0
+    data: Data,
+    vocabulary: Vocabulary | None = None,
+    seed_of_embedded: int = grammar.DEFAULT_SEED,
 ) -> Corpus:
-    """The corpus of a configuration's `data` section; see `read_corpus`."""
-    return read_corpus(
-        data_config.dir,
-        vocabulary_size=data_config.vocabulary_size,
-        unk_alias=data_config.unk_alias,
-        lowercase=data_config.lowercase,
-        label_column=data_config.label_column,
-        too_long=data_config.too_long,
-        max_words=data_config.max_words,
-        vocabulary=vocabulary,
-        seed_of_embedded=seed_of_embedded,
-    )
+    """Reads a corpus: UTF-8 text, one sentence a line, words separated by blanks.
+
+    Args:
+        data: the configuration's section; its `dir` is a folder with train.txt, valid.txt (or
+            val.txt) and test.txt, or one text file that is split 90/5/5, or None for the embedded
+            corpus. With `lowercase`, `unk_alias` is compared in lower case.
+        vocabulary: numbers the words; None builds one from the training sentences (and, for the
+            embedded corpus, from every word of its grammar).
+        seed_of_embedded: what the embedded corpus is generated from.
+
+    Raises InputError: a file that is missing, unreadable, empty or not UTF-8; a split without a
+    sentence; a reserved word in the text; a line without a label; a sentence that is too long.
+    """
+    messages = []
+    covered: list[str] = []
+    if data.dir is None:
+        samples = grammar.generate(seed_of_embedded)
+        parts = _read_embedded(samples, data)
+        covered = grammar.embedded_grammar().words()
+    elif Path(data.dir).is_dir():
+        parts = _read_folder(Path(data.dir), data)
+    else:
+        parts = _read_file(Path(data.dir), data)
+        messages.append(
+            f"{data.dir} is one file: its sentences are split 90/5/5 per cent into train, valid "
+            "and test by a hash, so that equal sentences share a split"
+        )
+    if vocabulary is None:
+        counts = Counter(itertools.chain.from_iterable(parts["train"].sentences))
+        counts.update(dict.fromkeys(covered, 0))
+        vocabulary = Vocabulary.from_counts(counts, data.vocabulary_size)
+    splits = {name: _number(name, part, vocabulary) for name, part in parts.items()}
+    if data.dir is None:
+        splits = {name: _with_truth(split, samples[name]) for name, split in splits.items()}
+        unknown_truth = [name for name, split in splits.items() if split.log_probabilities is None]
+        if unknown_truth:
+            messages.append(
+                f"the true probabilities of {', '.join(unknown_truth)} are left out, because the "
+                "embedded corpus has longer sentences or more words than data.* and the vocabulary "
+                "admit"
+            )
+    return Corpus(vocabulary=vocabulary, messages=tuple(messages), **splits)

@@ -78,7 +78,7 @@ class Vocabulary:
         return [ids[end - len(words) : end] for words, end in zip(sentences, ends, strict=True)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The words up to the first `</s>`, with a blank between; `<s>` and `<pad>` are left out."""
+        """The words up to the first `</s>`, blanks between; `<s>` and `<pad>` are left out."""
         sentence = itertools.takewhile(lambda number: number != END, (int(i) for i in ids))
         return " ".join(self.words[number] for number in sentence if number not in (PAD, BEGIN))
 
