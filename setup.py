@@ -1,4 +1,4 @@
-"""Installs mindspore_cvae, its two console commands and the shipped configurations."""
+"""Installs mindspore_cvae, its console commands and the shipped configurations."""
 
 import re
 from pathlib import Path
@@ -64,6 +64,7 @@ setup(
         "console_scripts": [
             "mindspore-cvae-train = mindspore_cvae.cli:train_main",
             "mindspore-cvae-eval = mindspore_cvae.cli:eval_main",
+            "mindspore-cvae-generate = mindspore_cvae.generate:generate_main",
         ]
     },
 )

@@ -1,18 +1,18 @@
 """Decoding: latent vectors to sentences, many at a time, word by word inside one compiled graph.
 
-A graph has a fixed shape, some rows by some words. Rows whose sentence has ended are masked, and the loop
-over words stops when all have ended. Everything here is a function of a decoder and of z, wherever z comes
-from. ``<pad>`` and ``<s>`` never come out.
+A graph has a fixed shape, some rows by some words. Rows whose sentence has ended are masked, and
+the loop over words stops when all have ended. Everything here is a function of a decoder and of z,
+wherever z comes from. ``<pad>`` and ``<s>`` never come out.
 
-Sampling inverts the distribution function: one uniform number a word, made on the host from the seed and
-the number of the sentence, so that a sentence does not depend on what else is decoded. (Adding Gumbel noise
-to the scores would do as well, and take as many numbers a word as the vocabulary has words.)
+Sampling inverts the distribution function: one uniform number a word, made on the host from the
+seed and the number of the sentence, so that a sentence does not depend on what else is decoded.
+(Gumbel noise on the scores would do as well, but takes as many numbers a word as there are words.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 
 import mindspore as ms
 import numpy as np
@@ -20,52 +20,13 @@ from mindspore import Tensor, nn, ops
 
 from mindspore_cvae import noise
 from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, UNKNOWN
-from mindspore_cvae.errors import InputError
+from mindspore_cvae.decoding import Decoding
 from mindspore_cvae.loading import load_run
 
-METHODS = ("sample", "greedy", "beam")
 IMPOSSIBLE = -1e30
 """Log-probability of what must not come out. Unlike minus infinity it can be added and compared."""
 NUCLEUS_WORDS = 1024
 """Words that are sorted to find a nucleus (top-p), before all are."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How words are chosen.
-
-    Raises:
-        InputError: A value is out of range.
-    """
-
-    method: str = "greedy"
-    """``greedy``: the most probable next word; ``sample``: one drawn from the next word's
-    distribution; ``beam``: search for the most probable sentence of at most ``max_words`` words."""
-    temperature: float = 1.0
-    """Log-probabilities are divided by it before a draw."""
-    top_k: int | None = None
-    """Only so many of the most probable words can be drawn; None for all."""
-    top_p: float | None = None
-    """Only the fewest most probable words can be drawn whose probabilities (by temperature and
-    top_k) add up to it; None for all."""
-    beam_size: int = 5
-    """Beginnings of a sentence that a search keeps."""
-    max_words: int = 100
-    """A sentence is cut after so many words."""
-    no_unk: bool = False
-    """Whether ``<unk>`` must not come out."""
-
-    def __post_init__(self):
-        for name, value, is_valid, range_ in (
-            ("decoding", self.method, self.method in METHODS, f"one of {', '.join(METHODS)}"),
-            ("temperature", self.temperature, 1e-3 <= self.temperature <= 1e3, "0.001 to 1000"),
-            ("top_k", self.top_k, self.top_k is None or self.top_k >= 1, "1 or more"),
-            ("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "above 0, up to 1"),
-            ("beam_size", self.beam_size, 1 <= self.beam_size <= 1000, "1 to 1000"),
-            ("max_words", self.max_words, 1 <= self.max_words <= 100_000, "1 to 100000"),
-        ):
-            if not is_valid:
-                raise InputError(f"{name} must be {range_}, not {value}")
 
 
 class MostProbable(nn.Cell):
@@ -92,10 +53,10 @@ class Drawn(nn.Cell):
     def construct(
         self, log_probabilities: Tensor, uniform: Tensor, temperature: Tensor, top_p: Tensor
     ) -> Tensor:
-        """(N, V), (N,) in (0, 1), (), () -> (N,) words."""
+        """(N, V), (N,) in [0, 1), (), () -> (N,) words."""
         scaled = log_probabilities / temperature
         if self.top_k is not None:
-            values, words = ops.topk(scaled, self.top_k)
+            values, words = ops.topk(scaled, min(self.top_k, scaled.shape[1]))
             probabilities = ops.softmax(values, -1)
             if self.has_top_p:
                 probabilities = nucleus(probabilities, top_p)
@@ -119,10 +80,10 @@ def nucleus(probabilities: Tensor, top_p: Tensor) -> Tensor:
 
 
 def inverse(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """The inverse distribution function at ``uniform`` times the sum. (N, K), (N,) -> (N, 1) indices.
+    """Where the cumulated sum exceeds ``uniform`` times the whole. (N, K), (N,) -> (N, 1) indices.
 
-    What has probability 0 is never returned: the first index whose cumulated sum exceeds the target adds
-    something to it.
+    What has probability 0 is never returned: the first index that exceeds the target adds to the
+    sum.
     """
     cumulated = ops.cumsum(probabilities, 1)
     target = uniform.expand_dims(1) * cumulated[:, -1:]
@@ -145,14 +106,16 @@ class WordByWord(nn.Cell):
         self.choice = choice
         self.max_words = max_words
 
-    def construct(self, z: Tensor, penalty: Tensor, uniform, temperature, top_p) -> Tensor:
+    def construct(
+        self, z: Tensor, penalty: Tensor, uniform=None, temperature=None, top_p=None
+    ) -> Tensor:
         """Sentences of N rows.
 
         Args:
             z: (N, Z).
             penalty: (V,), 0 or :data:`IMPOSSIBLE`, added to the log-probabilities.
-            uniform: (T, N) numbers in (0, 1), or None for a choice that draws nothing.
-            temperature, top_p: scalars, or None.
+            uniform: (T, N) numbers in [0, 1).
+            temperature, top_p: scalars. All three are None for a choice that draws nothing.
 
         Returns:
             (N, T) int32: words, ``</s>`` where the sentence ended before T words, then ``<pad>``.
@@ -196,8 +159,16 @@ class BeamSearch(nn.Cell):
         self.beam_size = beam_size
         self.max_words = max_words
 
-    def construct(self, z: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor]:
-        """z (N, Z), penalty (V,) -> words (N, T + 1) int32 as :class:`WordByWord`'s, log p(x|z) (N,)."""
+    def construct(self, z: Tensor, penalty: Tensor) -> Tensor:
+        """The best sentence of each of N rows.
+
+        Args:
+            z: (N, Z).
+            penalty: (V,), as for :class:`WordByWord`.
+
+        Returns:
+            (N, T + 1) int32: words and ``</s>``, then ``<pad>``.
+        """
         sentences, beams, vocabulary = z.shape[0], self.beam_size, penalty.shape[0]
         rows = sentences * beams
         z = ops.repeat_interleave(z, beams, 0)
@@ -235,26 +206,34 @@ class BeamSearch(nn.Cell):
             finished = ended.expand_dims(1)
             searching = 1.0 - ended.reshape(sentences, beams)[:, 0].min()
             position = position + 1
-        return texts.reshape(sentences, beams, -1)[:, 0], scores[:, 0]
+        return texts.reshape(sentences, beams, -1)[:, 0]
+
+
+GRAPHS: dict[str, Callable[[nn.Cell, Decoding], nn.Cell]] = {
+    "greedy": lambda decoder, way: WordByWord(decoder, MostProbable(), way.max_words),
+    "sample": lambda decoder, way: WordByWord(
+        decoder, Drawn(way.top_k, way.has_nucleus), way.max_words
+    ),
+    "beam": lambda decoder, way: BeamSearch(decoder, way.beam_size, way.max_words),
+}
+"""The graph of each method."""
 
 
 class SentenceDecoder:
     """Decodes any number of latent vectors; its graphs are compiled once and serve every call.
 
     Args:
-        decoder: a :class:`mindspore_cvae.networks.Decoder`; its parameters may change between calls.
-        rows: of a call of a graph. It bounds memory (rows times vocabulary floats, a few times over).
+        decoder: a :class:`mindspore_cvae.networks.Decoder`; its parameters may change between
+            calls.
+        rows: of a call of a graph. It bounds memory: a few times rows times vocabulary floats.
     """
 
     def __init__(self, decoder: nn.Cell, rows: int = 128):
         self.decoder = decoder
         self.rows = rows
-        self.vocabulary_size = decoder.vocabulary_weight.shape[0]
-        self._graphs: dict[tuple, nn.Cell] = {}
+        self._graphs: dict[Decoding, nn.Cell] = {}
 
-    def __call__(
-        self, z: np.ndarray, decoding: Decoding = Decoding(), seed: int = 0
-    ) -> list[np.ndarray]:
+    def __call__(self, z: np.ndarray, decoding: Decoding, seed: int = 0) -> list[np.ndarray]:
         """Sentences of latent vectors.
 
         Args:
@@ -264,9 +243,6 @@ class SentenceDecoder:
 
         Returns:
             N arrays of word ids, without ``<s>`` and ``</s>``.
-
-        Raises:
-            InputError: A beam or top_k is larger than the vocabulary allows.
         """
         z = np.asarray(z, np.float32)
         rows = self.rows
@@ -274,55 +250,41 @@ class SentenceDecoder:
             rows = max(1, rows // decoding.beam_size)
         texts: list[np.ndarray] = []
         for start in range(0, len(z), rows):
-            part = z[start : start + rows]
-            numbers = range(start, start + len(part))
-            filled = np.concatenate([part, np.zeros((rows - len(part), z.shape[1]), np.float32)])
-            texts.extend(self._decode(filled, decoding, seed, numbers)[: len(part)])
+            numbers = np.arange(start, min(start + rows, len(z)))
+            # Repetitions of its first row fill the last call: they end when that one ends.
+            fillers = np.full(rows - len(numbers), start)
+            words = self._decode(z, np.concatenate([numbers, fillers]), decoding, seed)
+            texts.extend(words[: len(numbers)])
         return [text[: _length(text)] for text in texts]
 
     def _decode(
-        self, z: np.ndarray, decoding: Decoding, seed: int, numbers: Sequence[int]
+        self, z: np.ndarray, numbers: np.ndarray, decoding: Decoding, seed: int
     ) -> np.ndarray:
-        """One call of a graph: (rows, Z) -> (rows, T) words."""
-        penalty = np.zeros(self.vocabulary_size, np.float32)
+        """One call of a graph, for the rows of these numbers: -> (rows, at least T) words."""
+        # What is an argument of a graph does not make another graph.
+        key = replace(decoding, temperature=1.0, top_p=decoding.has_nucleus or None, no_unk=False)
+        if key not in self._graphs:
+            graph = GRAPHS[decoding.method](self.decoder, decoding)
+            self._graphs[key] = graph.set_train(False)
+        penalty = np.zeros(self.decoder.vocabulary_weight.shape[0], np.float32)
         penalty[[PAD, BEGIN]] = IMPOSSIBLE
         if decoding.no_unk:
             penalty[UNKNOWN] = IMPOSSIBLE
-        graph = self._graph(decoding)
-        if decoding.method == "beam":
-            return graph(Tensor(z), Tensor(penalty))[0].asnumpy()
-        draws = (None, None, None)
+        draws: tuple = ()
         if decoding.method == "sample":
-            uniform = np.full((len(z), decoding.max_words), 0.5, np.float32)
-            for row, number in enumerate(numbers):
-                source = noise.generator(seed, "decoding", number)
-                uniform[row] = source.random(decoding.max_words, np.float32)
+            uniform = [
+                noise.generator(seed, "decoding", int(number)).random(
+                    decoding.max_words, np.float32
+                )
+                for number in numbers
+            ]
             draws = (
-                Tensor(np.ascontiguousarray(uniform.T)),
+                Tensor(np.stack(uniform, 1)),
                 Tensor(decoding.temperature, ms.float32),
-                Tensor(1.0 if decoding.top_p is None else decoding.top_p, ms.float32),
+                Tensor(decoding.top_p or 1.0, ms.float32),
             )
-        return graph(Tensor(z), Tensor(penalty), *draws).asnumpy()
-
-    def _graph(self, decoding: Decoding) -> nn.Cell:
-        """The graph of a way of decoding; what is an argument of a graph does not make it another."""
-        top_k = decoding.top_k
-        if top_k is not None:
-            top_k = min(top_k, self.vocabulary_size)
-        key = {
-            "greedy": (),
-            "sample": (top_k, decoding.top_p is not None),
-            "beam": (decoding.beam_size,),
-        }[decoding.method]
-        key = (decoding.method, decoding.max_words, *key)
-        if key not in self._graphs:
-            if decoding.method == "beam":
-                graph = BeamSearch(self.decoder, decoding.beam_size, decoding.max_words)
-            else:
-                choice = MostProbable() if decoding.method == "greedy" else Drawn(*key[2:])
-                graph = WordByWord(self.decoder, choice, decoding.max_words)
-            self._graphs[key] = graph.set_train(False)
-        return self._graphs[key]
+        words = self._graphs[key](Tensor(z[numbers]), Tensor(penalty), *draws)
+        return words.asnumpy()
 
 
 def _length(text: np.ndarray) -> int:

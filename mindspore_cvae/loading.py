@@ -1,4 +1,4 @@
-"""A finished or running run, read back: configuration, vocabulary, and the model with a checkpoint's weights."""
+"""A run read back: configuration, vocabulary, and the model with the weights of a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The slot q(z|x): families of posteriors. They never draw noise; it comes in as an argument.
 
 Every family has two methods: ``construct(h)`` gives the parameters of q(z|x) (Gaussian: mean and
-log-variance side by side; implicit: h itself), and ``sample(parameters, noise)`` gives z.
+log-variance side by side; implicit: h itself), and ``sample(parameters, noise)`` gives z. Where
+E_q(z|x) z has a closed form, a third one, ``mean(parameters)``, gives it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ class Deterministic(nn.Cell):
         """(N, Z), unused noise -> (N, Z)."""
         return parameters
 
+    def mean(self, parameters: Tensor) -> Tensor:
+        """(N, Z) -> (N, Z)."""
+        return parameters
+
 
 class Gaussian(nn.Cell):
     """q(z|x) = N(mean, diag e^log_variance), reparameterised (VAE)."""
@@ -45,6 +50,10 @@ class Gaussian(nn.Cell):
         """z = mean + e^{log_variance / 2} eps. (N, 2 Z), (N, Z) -> (N, Z)."""
         mean, log_variance = ops.chunk(parameters, 2, 1)
         return mean + ops.exp(0.5 * log_variance) * noise
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """(N, 2 Z) -> (N, Z)."""
+        return ops.chunk(parameters, 2, 1)[0]
 
 
 class Affine(nn.Cell):
@@ -67,6 +76,10 @@ class Affine(nn.Cell):
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """(N, H), (N, noise size) -> (N, Z)."""
         return self.from_hidden(parameters) + self.from_noise(noise)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """W_h h + b, since the noise has mean 0. (N, H) -> (N, Z)."""
+        return self.from_hidden(parameters)
 
 
 class MultilayerPerceptron(nn.Cell):

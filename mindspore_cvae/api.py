@@ -1,0 +1,308 @@
+"""A trained model from Python: sentences to latent vectors, and back.
+
+    model = ContrastiveVAE.load("runs/ptb-cvae_plus_mi-0")
+    z = model.encode(["the bank said it would sell its shares"])
+    texts = model.sample(10)
+
+mindspore is imported when a run is loaded, not with this module.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from mindspore_cvae import devices, runs
+from mindspore_cvae.data import Corpus, Split, load_corpus
+from mindspore_cvae.data.sentences import number_sentences
+from mindspore_cvae.errors import InputError
+
+if TYPE_CHECKING:
+    from mindspore_cvae.config import Config
+    from mindspore_cvae.loading import LoadedRun
+
+
+class Neighbour(NamedTuple):
+    """A training sentence near a point of the latent space."""
+
+    sentence: str
+    distance: float
+    """Euclidean, between posterior means."""
+    line: int
+    """Of the training file, counted from 1."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the model says of each of N sentences, in nats; means over draws of z."""
+
+    rec: np.ndarray
+    """(N,) -log p(x|z)."""
+    kl: np.ndarray | None
+    """(N,) KL(q(z|x) || p(z)) by the paper's estimator; None where the system has none."""
+    neg_elbo: np.ndarray | None
+    """(N,) rec + kl; None without kl."""
+    tokens: np.ndarray
+    """(N,) predicted tokens: words and ``</s>``."""
+
+
+def interpolation_weights(steps: int) -> np.ndarray:
+    """lambda of Section 4.5, the weight of the first sentence, at each step. -> (steps,), 1 ... 0.
+
+    Raises:
+        InputError: Fewer than 2 steps.
+    """
+    if steps < 2:
+        raise InputError(f"steps must be 2 or more, not {steps}: the first and the last are given")
+    return np.linspace(1.0, 0.0, steps)
+
+
+class ContrastiveVAE:
+    """A trained model with its vocabulary. :meth:`load` makes one.
+
+    Wherever sentences go in, they are texts of words separated by blanks, read as the training
+    text was. A sentence without words, or of more than ``data.max_words``, is an InputError; one of
+    which the vocabulary has no word is read as ``<unk>`` words, with a warning on stderr.
+
+    Wherever sentences come out, ``options`` are those of :class:`mindspore_cvae.decoding.Decoding`:
+    ``temperature`` (1), ``top_k`` and ``top_p`` (None), ``beam_size`` (5), ``no_unk`` (False), and
+    ``max_words`` (the run's ``data.max_words``). Equal arguments give equal sentences.
+
+    Attributes:
+        config: the run's configuration.
+        vocabulary: its words.
+        folder: its folder.
+        step: training steps behind the weights.
+        latent_size: Z.
+    """
+
+    def __init__(self, run: LoadedRun):
+        from mindspore_cvae.encoding import SentenceEncoder
+        from mindspore_cvae.generation import SentenceDecoder
+
+        self.config = run.config
+        self.vocabulary = run.vocabulary
+        self.folder = run.folder
+        self.step = run.step
+        self.latent_size = run.config.model.latent_size
+        rows = run.config.eval.rows
+        self._model = run.model
+        self._encoder = SentenceEncoder(run.model, self.latent_size, rows)
+        self._decoder = SentenceDecoder(run.model.decoder, rows)
+        self._training: _Codes | None = None
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        checkpoint: str = "best",
+        *,
+        device_target: str | None = None,
+        device_id: int | None = None,
+        config: Config | None = None,
+    ) -> ContrastiveVAE:
+        """A run's model.
+
+        Args:
+            run: the run's folder.
+            checkpoint: ``best`` on validation, or ``last``.
+            device_target: ``auto``, ``CPU``, ``GPU`` or ``Ascend``; None takes the run's.
+            device_id: number of the device.
+            config: from :func:`mindspore_cvae.runs.read_config`, instead of the two before.
+
+        Raises:
+            InputError: The folder is no run, or its files are damaged or do not fit each other.
+            DeviceError: The device is not there.
+        """
+        if config is None:
+            config = runs.read_config(run, device_target=device_target, device_id=device_id)
+        if "mindspore" not in sys.modules:
+            devices.apply_precision(config.precision)
+        devices.choose(config.device_target, config.device_id)
+        from mindspore_cvae.loading import load_run
+
+        return cls(load_run(run, checkpoint, config))
+
+    def encode(
+        self, sentences: Sequence[str], samples: int | None = None, seed: int = 0
+    ) -> np.ndarray:
+        """Posterior means, E_q(z|x) z.
+
+        Args:
+            sentences: N texts.
+            samples: mean of so many draws of z. None takes the closed form, which all posteriors
+                have but ``mlp``: there it takes ``eval.samples`` draws.
+            seed: of the draws.
+
+        Returns:
+            (N, Z) float32.
+        """
+        return self._encode(self._number(sentences), samples, seed)
+
+    def decode(
+        self, z: np.ndarray, decoding: str = "greedy", *, seed: int = 0, **options
+    ) -> list[str]:
+        """Sentences of latent vectors.
+
+        Args:
+            z: (N, Z).
+            decoding: ``greedy``, ``sample`` or ``beam``.
+            seed: of the draws of words; row i has its own.
+            options: see the class.
+
+        Returns:
+            N texts.
+        """
+        from mindspore_cvae.generation import Decoding
+
+        options.setdefault("max_words", self.config.data.max_words)
+        z = np.asarray(z, np.float32)
+        if z.ndim != 2 or z.shape[1] != self.latent_size:
+            raise InputError(f"z must have the shape (N, {self.latent_size}), not {z.shape}")
+        texts = self._decoder(z, Decoding(method=decoding, **options), seed)
+        return [self.vocabulary.decode(text) for text in texts]
+
+    def sample(self, n: int, decoding: str = "sample", *, seed: int = 0, **options) -> list[str]:
+        """Sentences from the prior: z ~ N(0, I), then words.
+
+        Args:
+            n: how many; sentence i depends on the seed and i, not on n.
+            decoding: ``sample``, ``greedy`` or ``beam``.
+            seed: of z and of the draws of words.
+            options: see the class.
+
+        Returns:
+            n texts.
+        """
+        from mindspore_cvae.generation import prior_codes
+
+        z = prior_codes(n, self.latent_size, seed)
+        return self.decode(z, decoding, seed=seed, **options)
+
+    def reconstruct(
+        self, sentences: Sequence[str], decoding: str = "greedy", *, seed: int = 0, **options
+    ) -> list[str]:
+        """Sentences decoded from their posterior means.
+
+        Args:
+            sentences: N texts.
+            decoding, seed, options: as for :meth:`decode`.
+
+        Returns:
+            N texts.
+        """
+        return self.decode(self.encode(sentences), decoding, seed=seed, **options)
+
+    def interpolate(
+        self,
+        a: str,
+        b: str,
+        steps: int = 11,
+        decoding: str = "greedy",
+        *,
+        seed: int = 0,
+        **options,
+    ) -> list[str]:
+        """Sentences on the line between two (Section 4.5, Table 6).
+
+        z = lambda z_a + (1 - lambda) z_b, where z_a and z_b are means of ``eval.samples`` draws
+        from q(z|a) and q(z|b), and lambda goes from 1 to 0 (:func:`interpolation_weights`).
+
+        Args:
+            a, b: two texts.
+            steps: at least 2.
+            decoding, seed, options: as for :meth:`decode`.
+
+        Returns:
+            ``steps`` texts; the first decodes z_a, the last z_b.
+        """
+        weights = interpolation_weights(steps)[:, None].astype(np.float32)
+        z_a, z_b = self.encode([a, b], self.config.eval.samples, seed)
+        return self.decode(weights * z_a + (1 - weights) * z_b, decoding, seed=seed, **options)
+
+    def nearest(self, sentences: Sequence[str], k: int = 5) -> list[list[Neighbour]]:
+        """The training sentences whose posterior means are closest.
+
+        The first call reads the run's training text (``data.dir``) and encodes it.
+
+        Args:
+            sentences: N texts.
+            k: different sentences for each, at least 1.
+
+        Returns:
+            N lists, each in ascending order of distance.
+        """
+        if k < 1:
+            raise InputError(f"k must be 1 or more, not {k}")
+        z = self.encode(sentences)
+        if self._training is None:
+            split = self._corpus().train
+            self._training = _Codes(split, self._encode(split.sentences))
+        return [self._training.nearest(point, k, self.vocabulary) for point in z]
+
+    def score(self, sentences: Sequence[str], samples: int | None = None, seed: int = 0) -> Scores:
+        """How well the model describes each sentence, by the estimators of the paper's tables.
+
+        Args:
+            sentences: N texts.
+            samples: draws of z a sentence; None takes ``eval.samples``. Where q(z|x) is a Gaussian
+                or a point, the protocol takes one.
+            seed: of the draws.
+
+        Returns:
+            Arrays of N values.
+        """
+        from mindspore_cvae import estimators
+        from mindspore_cvae.data.batches import bucket_widths
+        from mindspore_cvae.evaluation import Evaluator, kl_columns
+
+        config = self.config
+        ids = self._number(sentences)
+        split = Split("given", "given sentences", ids, np.arange(1, len(ids) + 1), {})
+        widths = bucket_widths(split.lengths, config.data.buckets)
+        evaluator = Evaluator(
+            self._model, config.slots, widths, config.eval.rows, self.latent_size, seed
+        )
+        scores = evaluator.score(split, config.eval.samples if samples is None else samples)
+        kl, _ = kl_columns(scores, config.slots)
+        neg_elbo = None if kl is None else estimators.negative_elbo(scores.reconstruction, kl)
+        return Scores(scores.reconstruction, kl, neg_elbo, scores.tokens)
+
+    def _number(self, sentences: Sequence[str]) -> list[np.ndarray]:
+        if isinstance(sentences, str):
+            raise TypeError("sentences must be a list of texts, not one text")
+        return number_sentences(sentences, self.vocabulary, self.config.data)
+
+    def _encode(
+        self, sentences: list[np.ndarray], samples: int | None = None, seed: int = 0
+    ) -> np.ndarray:
+        if samples is None and not self._encoder.has_closed_form:
+            samples = self.config.eval.samples
+        return self._encoder(sentences, samples, seed)
+
+    def _corpus(self) -> Corpus:
+        return load_corpus(self.config.data, self.vocabulary)
+
+
+class _Codes(NamedTuple):
+    """A split and the posterior means of its sentences, (N, Z)."""
+
+    split: Split
+    z: np.ndarray
+
+    def nearest(self, point: np.ndarray, k: int, vocabulary) -> list[Neighbour]:
+        distances = np.sqrt(((self.z.astype(np.float64) - point) ** 2).sum(1))
+        found: dict[str, Neighbour] = {}
+        for number in np.argsort(distances, kind="stable"):
+            text = vocabulary.decode(self.split.sentences[number])
+            if text not in found:
+                line = int(self.split.lines[number])
+                found[text] = Neighbour(text, float(distances[number]), line)
+            if len(found) == k:
+                break
+        return list(found.values())

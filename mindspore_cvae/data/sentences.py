@@ -1,0 +1,54 @@
+"""Sentences that a user gives to a trained model: told line by line what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, SPECIALS, UNKNOWN, Vocabulary
+from mindspore_cvae.errors import InputError, warn_user
+
+
+def number_sentences(
+    sentences: Iterable[str],
+    vocabulary: Vocabulary,
+    data,
+    where: str = "sentence",
+    warn: Callable[[str], None] = warn_user,
+) -> list[np.ndarray]:
+    """Word ids of sentences, read as the training text was; nothing is dropped or cut.
+
+    Args:
+        sentences: words separated by blanks.
+        vocabulary: of the run.
+        data: the run's configuration section ``data`` (lowercase, unk_alias, max_words).
+        where: what precedes a sentence's number, counted from 1, in messages.
+        warn: called with a sentence about each of those of which no word is known.
+
+    Returns:
+        One int32 array a sentence, without ``<s>`` and ``</s>``.
+
+    Raises:
+        InputError: A sentence has no words, or too many, or a reserved one.
+    """
+    numbered = []
+    for number, sentence in enumerate(sentences, 1):
+        place = f"{where} {number}"
+        words = (sentence.lower() if data.lowercase else sentence).split()
+        if not words:
+            raise InputError(f"{place} has no words: remove it")
+        if len(words) > data.max_words:
+            raise InputError(
+                f"{place} has {len(words)} words, and the run was trained with "
+                f"data.max_words={data.max_words}: shorten it"
+            )
+        for reserved in (SPECIALS[PAD], SPECIALS[BEGIN], SPECIALS[END]):
+            if reserved in words:
+                raise InputError(f"{place} holds {reserved}, which is reserved for the model")
+        alias = data.unk_alias and (data.unk_alias.lower() if data.lowercase else data.unk_alias)
+        ids = vocabulary.encode(SPECIALS[UNKNOWN] if word == alias else word for word in words)
+        if (ids == UNKNOWN).all():
+            warn(f"{place}: the run's vocabulary has none of its words, all are read as <unk>")
+        numbered.append(ids)
+    return numbered

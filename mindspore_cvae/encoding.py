@@ -1,0 +1,98 @@
+"""Sentences to the means of their posteriors q(z|x), many at a time, in graphs of fixed shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from mindspore_cvae import noise
+from mindspore_cvae.data.batches import EpochPlan, make_batch
+from mindspore_cvae.model import LatentVariableModel
+
+NARROWEST = 16
+"""Predicted tokens of the narrowest graph; each further one is twice as wide."""
+
+
+class PosteriorMean(nn.Cell):
+    """E_q(z|x) z of a family that knows it. tokens (N, T + 1) -> (N, Z)."""
+
+    def __init__(self, model: LatentVariableModel):
+        # Without prefixes: the model's parameters keep their names.
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    def construct(self, tokens: Tensor) -> Tensor:
+        posterior = self.model.posterior
+        return posterior.mean(posterior(self.model.encoder(tokens)))
+
+
+class PosteriorAverage(nn.Cell):
+    """Mean of S samples of q(z|x), as Section 4.5 takes it."""
+
+    def __init__(self, model: LatentVariableModel):
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    def construct(self, tokens: Tensor, draws: Tensor) -> Tensor:
+        """tokens (N, T + 1), draws (N, S, noise size) -> (N, Z)."""
+        sentences, samples, _ = draws.shape
+        posterior = self.model.posterior
+        parameters = posterior(self.model.encoder(tokens))
+        repeated = ops.repeat_interleave(parameters, samples, 0)
+        z = posterior.sample(repeated, draws.reshape(sentences * samples, -1))
+        return z.reshape(sentences, samples, -1).mean(1)
+
+
+class SentenceEncoder:
+    """Encodes any number of sentences; its graphs are compiled once a width and serve every call.
+
+    Args:
+        model: the model; its parameters may change between calls.
+        latent_size: Z.
+        rows: sentences of a call of a graph.
+
+    Attributes:
+        has_closed_form: whether the mean of the posterior is known without samples.
+    """
+
+    def __init__(self, model: LatentVariableModel, latent_size: int, rows: int = 128):
+        self.noise_size = model.posterior.noise_size
+        self.has_closed_form = hasattr(model.posterior, "mean")
+        self.latent_size = latent_size
+        self.rows = rows
+        self._mean = PosteriorMean(model).set_train(False)
+        self._average = PosteriorAverage(model).set_train(False)
+
+    def __call__(
+        self, sentences: list[np.ndarray], samples: int | None = None, seed: int = 0
+    ) -> np.ndarray:
+        """Posterior means.
+
+        Args:
+            sentences: N arrays of word ids, without ``<s>`` and ``</s>``.
+            samples: draws of z to average, keyed by (seed, number of the sentence); None takes the
+                closed form, where :attr:`has_closed_form` says that there is one.
+            seed: of the draws.
+
+        Returns:
+            (N, Z) float32.
+        """
+        means = np.zeros((len(sentences), self.latent_size), np.float32)
+        if not sentences:
+            return means
+        lengths = np.array([len(sentence) for sentence in sentences])
+        widths = [NARROWEST]
+        while widths[-1] < lengths.max() + 1:
+            widths.append(2 * widths[-1])
+        for width, index in EpochPlan(lengths, widths, self.rows, shuffle=False):
+            tokens = make_batch(sentences, width, index, self.rows).tokens
+            if samples is None or not self.noise_size:
+                values = self._mean(Tensor(tokens))
+            else:
+                draws = np.zeros((self.rows, samples, self.noise_size), np.float32)
+                for row, number in enumerate(index):
+                    source = noise.generator(seed, "generation", int(number))
+                    draws[row] = noise.normal(source, samples, self.noise_size)
+                values = self._average(Tensor(tokens), Tensor(draws))
+            means[index] = values.asnumpy()[: len(index)]
+        return means
