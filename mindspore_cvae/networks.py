@@ -42,8 +42,11 @@ def multilayer_perceptron(
 
 
 def dropout_threshold(rate: float) -> int:
-    """The rate as a number of 256ths: a random byte below it is dropped (0.3 becomes 77/256)."""
-    return round(rate * 256)
+    """The rate as a number of 256ths: a random byte below it is dropped (0.3 becomes 77/256).
+
+    At most 255, so that a rate below 1 never drops everything.
+    """
+    return min(round(rate * 256), 255)
 
 
 def dropout(x: Tensor, random_bytes, rate: float) -> Tensor:

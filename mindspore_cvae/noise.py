@@ -16,7 +16,7 @@ from mindspore_cvae.systems import System
 
 STREAMS = (
     *("posterior", "prior", "contrast", "encoder", "embedding", "output", "swap", "evaluation"),
-    *("generation", "decoding"),
+    *("generation", "decoding", "importance", "critic"),
 )
 """Purposes that draw numbers; each has its own key, so that switching one off changes no other."""
 
@@ -121,8 +121,8 @@ class NoiseMaker:
             return generator(self.seed, name, step)
 
         views = [tokens] * system.views
-        if system.augmentation == "swap":
-            views[-1] = swap_neighbours(tokens, system.swap_probability, stream("swap"))
+        if system.augmentation == "swap" and system.views == 2:
+            views[1] = swap_neighbours(tokens, system.swap_probability, stream("swap"))
         noise_size = {"deterministic": 0, "gaussian": sizes.latent_size}.get(
             system.posterior, sizes.noise_size
         )

@@ -5,6 +5,7 @@ A schedule is a pure function of the step, so that a resumed run needs no state 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 Schedule = Callable[[int], float]
@@ -52,12 +53,14 @@ def settled_after(name: str, steps_per_epoch: int, beta_max: float) -> int:
     """The first step at which the schedule has reached its end value, from which patience may
     count.
 
-    The cyclical schedule reaches its end in every cycle; its first arrival counts.
+    The cyclical schedule reaches its end in every cycle; its first arrival counts, or the first
+    cycle's last step where beta_max lies beyond what a cycle reaches.
     """
     if name in ("zero", "constant"):
         return 0
     schedule = SCHEDULES[name](steps_per_epoch, beta_max)
+    last = CYCLE_EPOCHS * steps_per_epoch - 1 if name == "cyclical" else math.inf
     step = max(0, round((beta_max - START) / RISE_PER_EPOCH * steps_per_epoch))
-    while schedule(step) < beta_max:
+    while step < last and schedule(step) < beta_max:
         step += 1
-    return step
+    return min(step, last)
