@@ -44,8 +44,8 @@ def write_atomically(
     path = Path(path)
     # O_EXCL and a fresh name: never through a link left here, never into another process's file.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
@@ -53,6 +53,7 @@ def write_atomically(
         if check is not None:
             check(temporary)
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -60,7 +61,6 @@ def write_atomically(
             # A failed write knows no name, and the temporary one would say nothing to the user.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
-    sync_folder(path.parent)
 
 
 def is_temporary(path: Path) -> bool:
