@@ -207,8 +207,6 @@ SHARED_NOUNS = {
     "persons": _nouns("official expert executive critic worker"),
     "organisations": _nouns("company government foundation"),
 }
-AGENT_ADJECTIVES = "local former senior leading independent young private".split()
-THEME_ADJECTIVES = "new important large costly recent".split()
 SHARED_VERBS = {
     "reporting": _verbs("say:said announce warn claim explain"),
     "dealing": _verbs("meet:met advise visit trust criticize consult"),
@@ -216,6 +214,8 @@ SHARED_VERBS = {
 }
 """Words of every topic: who reports, what agents do to one another, what they do to themes."""
 
+AGENT_ADJECTIVES = "local former senior leading independent young private".split()
+THEME_ADJECTIVES = "new important large costly recent".split()
 ADVERBS = "again sharply slowly quickly steadily unexpectedly".split()
 QUANTIFIERS = "several some many most".split()
 CITIES = "london tokyo boston paris chicago berlin geneva toronto".split()
@@ -304,10 +304,11 @@ def text(topic: str, direction: str, tense: str) -> Alternatives:
     report = REPORT_TENSE[tense]
     untimed = ("clause", topic, direction, tense, 1, False)
     timed = ("clause", topic, direction, tense, 1, True)
+    statement = ("statement", topic, direction, tense, True)
     alternatives = [
         (0.46, (("clause", topic, direction, tense, 2, True),)),
         (0.12, (("time", tense), ",", untimed)),
-        (0.14, (("subordinate", topic, direction, tense, 0), ",", timed)),
+        (0.14, (("subordinate", topic, direction, tense, 0), ",", statement)),
         (0.03, (timed, ",", "according", "to", ("source", topic, "singular"))),
         (0.03, (timed, ",", "according", "to", ("source", topic, "plural"))),
     ]
@@ -396,19 +397,24 @@ def predication(topic: str, direction: str, tense: str) -> Alternatives:
 @production
 def action(topic: str, direction: str, tense: str, agent: str) -> Alternatives:
     """What an agent does, perhaps two things; `agent` is person, organisation or plural."""
-    single = ("transitive", topic, direction, tense, agent)
-    return [(0.9, (single,)), (0.1, (single, "and", single))]
+    short = ("transitive", topic, direction, tense, agent, False)
+    return [
+        (0.9, (("transitive", topic, direction, tense, agent, True),)),
+        (0.1, (short, "and", short)),
+    ]
 
 
 @production
-def transitive(topic: str, direction: str, tense: str, agent: str) -> Alternatives:
-    """A verb and its object, which may be the agent's own."""
+def transitive(topic: str, direction: str, tense: str, agent: str, modified: bool) -> Alternatives:
+    """A verb and its object: the agent's own, or another, which may be `modified`."""
     verb = ("finite", ("acting", topic, direction), tense, agent)
     alternatives = []
     for number, share in NUMBERS.items():
-        theme = ("theme", "objects", topic, number, REPORT_TENSE[tense])
+        other = ("nominal", "objects", topic, number)
+        if modified:
+            other = ("theme", "objects", topic, number, REPORT_TENSE[tense])
         alternatives += [
-            (0.75 * share, (verb, theme)),
+            (0.75 * share, (verb, other)),
             (0.25 * share, (verb, ("possessed", topic, agent, number))),
         ]
     return alternatives
@@ -444,9 +450,9 @@ def passive(topic: str, direction: str, tense: str, number: str) -> Alternatives
     }.get((tense, number), ("will", "be"))
     participle = ("form", ("acting", topic, direction), "participle")
     return [
-        (share, (*auxiliary, participle, "by", ("nominal", kind, topic, number)))
+        (share, (*auxiliary, participle, "by", ("nominal", kind, topic, among)))
         for kind in ("persons", "organisations")
-        for number, share in NUMBERS.items()
+        for among, share in NUMBERS.items()
     ]
 
 
@@ -537,13 +543,13 @@ def owner(topic: str) -> Alternatives:
 @production
 def nominal(kind: str, topic: str, number: str) -> Alternatives:
     """A noun with its determiner and at most one adjective."""
-    group = ("group", kind, topic, number)
+    group, noun = ("group", kind, topic, number), ("noun", kind, topic, number)
     if number == "plural":
         return [
             (0.45, ("the", group)),
             (0.25, (group,)),
             (0.2, (("quantifier",), group)),
-            (0.1, (("cardinal",), group)),
+            (0.1, (("cardinal",), noun)),
         ]
     return [
         (0.6, ("the", group)),
