@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Style checks and tests. usage: bash scripts/test.sh [--slow] [pytest arguments]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+selection=(-m "not slow")
+arguments=()
+for argument in "$@"; do
+    if [ "$argument" = --slow ]; then
+        selection=()
+    else
+        arguments+=("$argument")
+    fi
+done
+
+# shellcheck source=scripts/environment.sh
+. scripts/environment.sh test
+
+"$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check .
+exec "$PYTHON" -m pytest ${selection[@]+"${selection[@]}"} ${arguments[@]+"${arguments[@]}"}
