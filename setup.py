@@ -53,6 +53,7 @@ setup(
         "matplotlib",
         "kenlm",
         "safetensors",
+        "tqdm",
     ],
     extras_require={
         # ruff's formatting changes with its minor version.
