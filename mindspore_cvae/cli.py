@@ -15,6 +15,7 @@ from mindspore_cvae import config as configuration
 from mindspore_cvae import devices, runs
 from mindspore_cvae.config import Config
 from mindspore_cvae.errors import CommandParser, InputError, run_command
+from mindspore_cvae.files import write_atomically
 
 if TYPE_CHECKING:
     from mindspore_cvae.data.corpus import Corpus
@@ -196,6 +197,15 @@ def _eval_parser() -> CommandParser:
         "--samples", type=int, metavar="N", help="draws of z a sentence (eval.samples, 128)"
     )
     parser.add_argument(
+        "--iw_samples",
+        type=positive,
+        metavar="K",
+        help="draws of the importance-weighted likelihood bound a sentence (none)",
+    )
+    parser.add_argument(
+        "--per_sentence", type=Path, metavar="FILE", help="write every sentence's values as TSV"
+    )
+    parser.add_argument(
         "--checkpoint", choices=("best", "last"), default="best", help="which one (best)"
     )
     add_settings(parser)
@@ -205,23 +215,79 @@ def _eval_parser() -> CommandParser:
 def _evaluate(argv: Sequence[str] | None) -> int:
     arguments = _eval_parser().parse_args(argv)
     options = settings(arguments)
-    data_dir = options.pop("data_dir")
-    named = {**options, "eval.samples": arguments.samples}
-    overrides = [
-        *named.pop("overrides"),
-        *(f"{key}={value}" for key, value in named.items() if value is not None),
-    ]
+    if arguments.samples is not None:
+        options["overrides"] = [*arguments.overrides, f"eval.samples={arguments.samples}"]
     folder = Path(arguments.run)
-    config = runs.read_config(folder, overrides, data_dir=data_dir)
+    config = runs.read_config(folder, **options)
     corpus = _corpus(config, folder)
 
     devices.apply_precision(config.precision)
     from mindspore_cvae.evaluation import evaluate_run
 
     devices.choose(config.device_target, config.device_id)
-    metrics = evaluate_run(folder, config, corpus, arguments.split, arguments.checkpoint)
+    metrics, values = evaluate_run(
+        folder, config, corpus, arguments.split, arguments.checkpoint, arguments.iw_samples
+    )
     path = runs.write_metrics(folder, arguments.split, metrics)
-    for name, value in metrics.items():
-        print(f"{name:16s} {value:.4f}" if isinstance(value, float) else f"{name:16s} {value}")
+    if arguments.per_sentence is not None:
+        write_atomically(arguments.per_sentence, _tab_separated(values))
+    print(metrics_table(metrics))
     print(f"written to {path}")
     return 0
+
+
+def positive(text: str) -> int:
+    """The type of an option that takes an integer of 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _tab_separated(values: dict) -> str:
+    """Columns as tab-separated text, one row a sentence, with their names in the first row."""
+    rows = zip(*(column.tolist() for column in values.values()), strict=True)
+    lines = ["\t".join(values), *("\t".join(map(str, row)) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+METRIC_ROWS = (
+    ("reconstruction", "rec", "rec"),
+    ("-ELBO", "neg_elbo", "neg_elbo_valid"),
+    ("KL", "kl", "kl_exact"),
+    ("MI", "mi", "mi_exact"),
+    ("KL of q(z)", "kl_z", None),
+    ("active units", "au", None),
+    ("PPL", "ppl", None),
+    ("IW-NLL", None, "iw_nll"),
+    ("IW-PPL", None, "iw_ppl"),
+    ("effective samples", None, "ess"),
+    ("true NLL", None, "true_nll"),
+    ("true PPL", None, "true_ppl"),
+)
+"""Rows of the printed table: name, the paper's estimator, the valid one."""
+
+
+def metrics_table(metrics: dict) -> str:
+    """The metrics as text: the paper's columns and the valid ones side by side."""
+
+    def shown(name: str | None) -> str:
+        value = metrics.get(name)
+        return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    lines = [
+        f"{metrics['system']} on {metrics['split']}: {metrics['sentences']} sentences, "
+        f"{metrics['tokens']} tokens, {metrics['draws']} draws a sentence (nats a sentence)",
+        f"{'':20}{'paper':>12}{'valid':>12}",
+    ]
+    for title, paper, valid in METRIC_ROWS:
+        if metrics.get(paper) is not None or metrics.get(valid) is not None:
+            lines.append(f"{title:20}{shown(paper):>12}{shown(valid):>12}")
+    ceiling = metrics.get("mi_exact_ceiling")
+    if ceiling is not None:
+        lines.append(f"the exact MI cannot exceed ln N = {ceiling:.3f}")
+    lines.append(
+        "bounds: the valid -ELBO and IW-NLL are upper bounds of the NLL in expectation; the paper's "
+        "KL, and with it its -ELBO and PPL, bounds nothing where critics estimate it"
+    )
+    return "\n".join(lines)

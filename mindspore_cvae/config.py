@@ -124,7 +124,7 @@ class Train:
     """Norm to which gradients are clipped."""
     log_every_steps: int = _option(10, _COUNT, free=True)
     """Steps between two rows of log.jsonl."""
-    select: str = _option("neg_elbo", choices=("neg_elbo", "rec"))
+    select: str = _option("neg_elbo", choices=("neg_elbo", "rec", "iw_nll"))
     """Validation metric whose lowest value marks the best checkpoint."""
     patience: int | None = _option(None, _COUNT, free=True)
     """Validations without a better value that end training, counted once beta has reached its end
@@ -143,6 +143,8 @@ class Evaluation:
     """Draws of z a sentence."""
     valid_samples: int = _option(8, "[1, 1e6]", free=True)
     """The same for the validation after an epoch."""
+    valid_iw_samples: int = _option(16, "[1, 1e6]", free=True)
+    """Draws of the importance-weighted bound a sentence in a validation that selects by iw_nll."""
     before_training: bool = _option(False, free=True)
     """Whether the untrained model is validated too, as epoch 0."""
     max_sentences: int | None = _option(None, _COUNT, free=True)

@@ -27,11 +27,12 @@ from mindspore_cvae.config import Config
 from mindspore_cvae.data.batches import Batch, EpochPlan, batch_dataset, corpus_widths
 from mindspore_cvae.data.corpus import Corpus
 from mindspore_cvae.errors import InputError, TrainingError, warn_user
-from mindspore_cvae.evaluation import Evaluator, evaluate
+from mindspore_cvae.evaluation import evaluate
 from mindspore_cvae.noise import NoiseMaker, StepNoise
 from mindspore_cvae.progress import progress
 from mindspore_cvae.runs import Run
 from mindspore_cvae.schedules import SCHEDULES, settled_after
+from mindspore_cvae.scoring import Evaluator
 from mindspore_cvae.steps import STEP_TERMS
 
 OPTIMIZER_PREFIX = "optimizer."
@@ -283,8 +284,14 @@ class Trainer:
         marked."""
         config, state = self.config, self.state
         started = time.monotonic()
-        metrics = evaluate(
-            self.evaluator, self.corpus.valid, config.eval.valid_samples, config.eval.max_sentences
+        valid = self.corpus.valid
+        metrics, _ = evaluate(
+            self.evaluator,
+            valid,
+            config.eval.valid_samples,
+            config.eval.max_sentences,
+            config.eval.valid_iw_samples if config.train.select == "iw_nll" else None,
+            valid,
         )
         value, kl = metrics[config.train.select], metrics["kl"]
         # A negative KL is an estimate gone wrong, and would make the worst model look best.
