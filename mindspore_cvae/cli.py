@@ -287,7 +287,7 @@ def metrics_table(metrics: dict) -> str:
     if ceiling is not None:
         lines.append(f"the exact MI cannot exceed ln N = {ceiling:.3f}")
     lines.append(
-        "bounds: the valid -ELBO and IW-NLL are upper bounds of the NLL in expectation; the paper's "
-        "KL, and with it its -ELBO and PPL, bounds nothing where critics estimate it"
+        "bounds: the valid -ELBO and IW-NLL are upper bounds of the NLL in expectation; the "
+        "paper's KL, and with it its -ELBO and PPL, bounds nothing where critics estimate it"
     )
     return "\n".join(lines)
