@@ -72,12 +72,27 @@ def settings(arguments: argparse.Namespace) -> dict[str, object]:
     }
 
 
+class _SettingsParser(CommandParser):
+    """A parser whose help ends with the keys of ``--set``, which take a moment to describe.
+
+    Args:
+        usable_after_training: Only those that a trained model leaves open.
+    """
+
+    def __init__(self, *arguments, usable_after_training: bool = False, **options):
+        super().__init__(*arguments, **options)
+        self.usable_after_training = usable_after_training
+
+    def format_help(self) -> str:
+        """argparse's help, then the keys."""
+        keys = configuration.describe(self.usable_after_training)
+        return f"{super().format_help()}\nkeys of --set:\n{keys}\n"
+
+
 def _train_parser() -> CommandParser:
-    parser = CommandParser(
+    parser = _SettingsParser(
         prog="train",
         description="Train a system; without options, the quickstart on the embedded corpus.",
-        epilog="keys of --set:\n" + configuration.describe(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -184,12 +199,11 @@ def _summary(corpus: Corpus) -> list[str]:
 
 
 def _eval_parser() -> CommandParser:
-    parser = CommandParser(
+    parser = _SettingsParser(
         prog="eval",
         description="Evaluate a run on a split and write RUN/metrics-<split>.json.",
-        epilog="keys of --set:\n" + configuration.describe(usable_after_training=True),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        usable_after_training=True,
     )
     parser.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--split", choices=("valid", "test"), default="test", help="(test)")
@@ -201,6 +215,11 @@ def _eval_parser() -> CommandParser:
         type=positive,
         metavar="K",
         help="draws of the importance-weighted likelihood bound a sentence (none)",
+    )
+    parser.add_argument(
+        "--refit_critic",
+        action="store_true",
+        help="fit fresh critics on half of the codes and read the dual KL on the other half",
     )
     parser.add_argument(
         "--per_sentence", type=Path, metavar="FILE", help="write every sentence's values as TSV"
@@ -219,6 +238,8 @@ def _evaluate(argv: Sequence[str] | None) -> int:
         options["overrides"] = [*arguments.overrides, f"eval.samples={arguments.samples}"]
     folder = Path(arguments.run)
     config = runs.read_config(folder, **options)
+    if arguments.per_sentence is not None and not arguments.per_sentence.parent.is_dir():
+        raise InputError(f"--per_sentence: the folder of {arguments.per_sentence} does not exist")
     corpus = _corpus(config, folder)
 
     devices.apply_precision(config.precision)
@@ -226,7 +247,13 @@ def _evaluate(argv: Sequence[str] | None) -> int:
 
     devices.choose(config.device_target, config.device_id)
     metrics, values = evaluate_run(
-        folder, config, corpus, arguments.split, arguments.checkpoint, arguments.iw_samples
+        folder,
+        config,
+        corpus,
+        arguments.split,
+        arguments.checkpoint,
+        arguments.iw_samples,
+        arguments.refit_critic,
     )
     path = runs.write_metrics(folder, arguments.split, metrics)
     if arguments.per_sentence is not None:
@@ -257,6 +284,8 @@ METRIC_ROWS = (
     ("KL", "kl", "kl_exact"),
     ("MI", "mi", "mi_exact"),
     ("KL of q(z)", "kl_z", None),
+    ("KL, fresh critic", "kl_refit", None),
+    ("KL of q(z), fresh", "kl_z_refit", None),
     ("active units", "au", None),
     ("PPL", "ppl", None),
     ("IW-NLL", None, "iw_nll"),

@@ -14,6 +14,7 @@ from mindspore_cvae.data.corpus import Corpus, Split, true_scores
 from mindspore_cvae.errors import warn_user
 from mindspore_cvae.importance import ImportanceSampler, ImportanceScores
 from mindspore_cvae.loading import load_run
+from mindspore_cvae.refit import refitted_kl
 from mindspore_cvae.runs import CHECKPOINTS
 from mindspore_cvae.scoring import Evaluator, SentenceScores, gaussian_moments
 
@@ -25,7 +26,7 @@ def kl_columns(scores: SentenceScores, slots) -> tuple:
         and none.
     """
     if slots.posterior == "gaussian":
-        mean, log_variance = gaussian_moments(scores.parameters)
+        mean, log_variance = gaussian_moments(scores.parameters.astype(np.float64))
         kl = estimators.gaussian_kl(mean, log_variance)
         # Sentences of like length share a batch, as in the released evaluation.
         order = np.argsort(scores.tokens, kind="stable")
@@ -99,6 +100,7 @@ def evaluate(
     sentences: int | None = None,
     iw_samples: int | None = None,
     valid: Split | None = None,
+    critic_sizes=None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """The metrics of a split, and the values of each sentence that they are means of.
 
@@ -109,12 +111,14 @@ def evaluate(
         sentences: only the first so many; None for all.
         iw_samples: draws of the importance-weighted bound; None leaves it out.
         valid: split on which the bound's proposals are tuned; needed with ``iw_samples``.
+        critic_sizes: a ``ModelConfig``, if fresh critics are to be fitted to the codes.
 
     Returns:
-        The columns of :func:`paper_metrics`, :func:`valid_metrics` and, with ``iw_samples``,
-        :func:`importance_metrics`; ``sentences``, ``tokens``, ``samples`` (as asked for), ``draws``
-        (taken a sentence: one where q(z|x) is a Gaussian or a point), and on a corpus whose
-        probabilities are known ``true_nll`` and ``true_ppl``. Then arrays (N,) by name.
+        The columns of :func:`paper_metrics`, :func:`valid_metrics` and, where asked for,
+        :func:`importance_metrics` and :func:`mindspore_cvae.refit.refitted_kl`; ``sentences``,
+        ``tokens``, ``samples`` (as asked for), ``draws`` (taken a sentence: one where q(z|x) is a
+        Gaussian or a point), and on a corpus whose probabilities are known ``true_nll`` and
+        ``true_ppl``. Then arrays (N,) by name.
     """
     scores = evaluator.score(split, samples, sentences)
     total, tokens = len(scores.tokens), int(scores.tokens.sum())
@@ -130,6 +134,8 @@ def evaluate(
         importance = sampler.score(split, scores, iw_samples, inflation)
         metrics |= importance_metrics(importance, tokens)
         values |= {"iw_nll": importance.nll, "ess": importance.effective_samples}
+    if critic_sizes is not None:
+        metrics |= refitted_kl(scores.hidden, scores.codes, critic_sizes, evaluator.seed)
     metrics |= {"sentences": total, "tokens": tokens, "samples": samples, "draws": scores.draws}
     truth = true_scores(split, total)
     if truth is not None:
@@ -145,6 +151,7 @@ def evaluate_run(
     split: str,
     checkpoint: str,
     iw_samples: int | None = None,
+    refit_critic: bool = False,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Evaluates a run's checkpoint on a split. The device must have been chosen before.
 
@@ -156,6 +163,7 @@ def evaluate_run(
         checkpoint: ``best`` (the last, with a warning, where no validation was fit to choose one)
             or ``last``.
         iw_samples: draws of the importance-weighted bound; None leaves it out.
+        refit_critic: whether fresh critics are fitted to the codes.
 
     Returns:
         What :func:`evaluate` returns, the metrics with ``system``, ``split``, ``checkpoint``,
@@ -184,6 +192,7 @@ def evaluate_run(
         config.eval.max_sentences,
         iw_samples,
         corpus.valid,
+        config.model if refit_critic else None,
     )
     metrics |= {
         "system": config.system,

@@ -120,6 +120,8 @@ class SentenceScores:
     """(N,) predicted tokens."""
     reconstruction: np.ndarray
     """(N,) mean of -log p(x|z)."""
+    hidden: np.ndarray
+    """(N, H) the encoder's h."""
     parameters: np.ndarray
     """(N, P) parameters of q(z|x)."""
     posterior_mean: np.ndarray
@@ -202,7 +204,7 @@ class Evaluator:
         posterior_mean = np.zeros((total, self.latent_size))
         products = np.zeros((total, self.latent_size, self.latent_size))
         kept = np.zeros((total, min(samples, KEPT_DRAWS), self.latent_size))
-        parameters = None
+        hidden = parameters = None
         bar = progress(f"scoring {split.name}", total, "sentences")
         for batch in batches(split, plan):
             real = batch.index >= 0
@@ -210,8 +212,9 @@ class Evaluator:
             tokens = Tensor(batch.tokens)
             h, q = self.codes(tokens)
             if parameters is None:
-                parameters = np.zeros((total, q.shape[1]))
-            parameters[index] = q.asnumpy()[real]
+                hidden = np.zeros((total, h.shape[1]), np.float32)
+                parameters = np.zeros((total, q.shape[1]), np.float32)
+            hidden[index], parameters[index] = h.asnumpy()[real], q.asnumpy()[real]
             own_noise, prior = self._noise(batch.index, samples)
             for start in range(0, samples, per_call):
                 part = slice(start, start + per_call)
@@ -233,6 +236,7 @@ class Evaluator:
         return SentenceScores(
             tokens=split.lengths[:total] + 1,
             reconstruction=means[0],
+            hidden=hidden,
             parameters=parameters,
             posterior_mean=posterior_mean,
             covariance=products - outer,
@@ -281,7 +285,7 @@ def gaussian_moments(parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _diagonal(parameters: np.ndarray, posterior: nn.Cell) -> GaussianPosterior:
-    return GaussianPosterior.diagonal(*gaussian_moments(parameters))
+    return GaussianPosterior.diagonal(*gaussian_moments(parameters.astype(np.float64)))
 
 
 def _affine(parameters: np.ndarray, posterior: nn.Cell) -> GaussianPosterior:
