@@ -292,8 +292,9 @@ def _legible(key: str) -> str:
 
 
 def _suggestion(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    by_case = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), by_case, n=1)
+    return f"; did you mean {by_case[close[0]]}?" if close else ""
 
 
 def _options() -> dict[str, Option]:

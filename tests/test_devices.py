@@ -1,0 +1,141 @@
+"""The choice of a device and of the precision of matrix products."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore
+import pytest
+
+from mindspore_cvae import devices
+from mindspore_cvae.errors import DeviceError, InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+NO_NUMBER = {"DEVICE_ID": "", "ASCEND_DEVICE_ID": ""}
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with the given devices; what is selected there is recorded, not done."""
+    selected = []
+
+    def pretend(environment: dict[str, str] | None = None, **counts: int) -> list[dict]:
+        monkeypatch.setattr(devices, "_count", lambda name: counts.get(name, 0))
+        monkeypatch.setattr(mindspore, "set_context", lambda **options: selected.append(options))
+        for name, value in {**NO_NUMBER, **(environment or {})}.items():
+            monkeypatch.setenv(name, value)
+        return selected
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"CPU": 1}, "CPU"),
+        ({"CPU": 1, "GPU": 2}, "GPU"),
+        ({"CPU": 1, "GPU": 2, "Ascend": 8}, "Ascend"),
+    ],
+)
+def test_auto_takes_the_first_that_is_there(machine, counts, expected):
+    selected = machine(**counts)
+    assert devices.choose("auto") == expected
+    assert [options["device_target"] for options in selected] == [expected]
+    assert selected[0]["mode"] == mindspore.GRAPH_MODE
+
+
+def test_a_named_device_that_is_not_there_is_never_replaced(machine):
+    selected = machine(CPU=1, GPU=1)
+    with pytest.raises(DeviceError, match="device Ascend is not there .*take GPU or CPU, or auto"):
+        devices.choose("Ascend")
+    with pytest.raises(DeviceError, match="device GPU 1 is not there: it has the numbers 0 to 0"):
+        devices.choose("GPU", 1)
+    assert selected == []
+    assert devices.choose("CPU", 5) == "CPU"
+    assert "device_id" not in selected[0]
+
+
+@pytest.mark.parametrize(
+    ("environment", "device_id", "expected"),
+    [
+        ({}, None, 0),
+        ({"DEVICE_ID": "3"}, None, 3),
+        ({"ASCEND_DEVICE_ID": "2"}, None, 2),
+        ({"DEVICE_ID": "3", "ASCEND_DEVICE_ID": "2"}, None, 3),
+        ({"DEVICE_ID": "3"}, 1, 1),
+    ],
+)
+def test_the_number_of_the_device(machine, environment, device_id, expected):
+    selected = machine(environment, CPU=1, Ascend=8)
+    devices.choose("Ascend", device_id)
+    assert selected[0]["device_id"] == expected
+
+
+def test_a_number_that_is_none_names_its_variable(machine):
+    machine({"DEVICE_ID": "first"}, CPU=1, GPU=1)
+    with pytest.raises(InputError, match="DEVICE_ID must be the number of a device, not 'first'"):
+        devices.choose("GPU")
+
+
+def test_a_device_that_fails_when_selected_is_one_error(machine, monkeypatch):
+    machine(CPU=1, GPU=1)
+
+    def fail(**options):
+        raise RuntimeError("CUDA driver version is insufficient\n\n- C++ Call Stack\n...")
+
+    monkeypatch.setattr(mindspore, "set_context", fail)
+    with pytest.raises(
+        DeviceError, match=r"device GPU cannot be used: CUDA driver .*insufficient$"
+    ):
+        devices.choose("GPU")
+
+
+def test_a_driver_that_does_not_answer_counts_as_no_device(monkeypatch):
+    from mindspore import hal
+
+    def fail(name):
+        raise RuntimeError("no driver")
+
+    monkeypatch.setattr(hal, "is_available", lambda name: True)
+    monkeypatch.setattr(hal, "device_count", fail)
+    assert devices._count("GPU") == 0
+
+
+def test_this_machine_has_a_cpu():
+    assert devices.choose("CPU") == "CPU"
+    assert mindspore.get_context("device_target") == "CPU"
+    assert mindspore.get_context("mode") == mindspore.GRAPH_MODE
+
+
+PRODUCT = """
+import sys
+from mindspore_cvae import devices
+devices.apply_precision(sys.argv[1])
+import mindspore, numpy
+devices.choose("CPU")
+x = mindspore.Tensor(numpy.ones((64, 64), numpy.float32))
+mindspore.ops.matmul(x, x).asnumpy()
+if len(sys.argv) > 2:
+    devices.apply_precision(sys.argv[2])
+"""
+
+
+def product(*precisions: str, **environment: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", PRODUCT, *precisions],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ONEDNN_VERBOSE": "1", **environment},
+    )
+    return result.stdout + result.stderr
+
+
+def test_fast_lets_onednn_multiply_in_bfloat16_and_strict_does_not():
+    fast = product("fast", "fast")
+    assert "exec,cpu,matmul" in fast and "attr-fpmath:bf16" in fast and "Error" not in fast
+    # strict holds whatever the environment says.
+    strict = product("strict", "fast", ONEDNN_DEFAULT_FPMATH_MODE="BF16")
+    assert "exec,cpu,matmul" in strict and "attr-fpmath" not in strict
+    assert "InputError: precision fast must be chosen before mindspore is imported" in strict
