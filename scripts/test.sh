@@ -3,19 +3,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-selection=(-m "not slow")
-arguments=()
-for argument in "$@"; do
-    if [ "$argument" = --slow ]; then
-        selection=()
-    else
-        arguments+=("$argument")
-    fi
-done
-
 # shellcheck source=scripts/environment.sh
 . scripts/environment.sh test
 
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-exec "$PYTHON" -m pytest ${selection[@]+"${selection[@]}"} ${arguments[@]+"${arguments[@]}"}
+exec "$PYTHON" -m pytest "$@"

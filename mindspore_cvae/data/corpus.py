@@ -239,8 +239,8 @@ def _read_file(path: Path, data: Data) -> dict[str, _Lines]:
     for name, part in parts.items():
         if not part.sentences:
             raise InputError(
-                f"{path}: its {len(whole.sentences)} sentences are too few, none falls into the "
-                f"{name} split; give more, or a folder with train.txt, valid.txt and test.txt"
+                f"{path}: none of its {len(whole.sentences)} sentences falls into the {name} "
+                "split; give more, or a folder with train.txt, valid.txt and test.txt"
             )
     return parts
 
