@@ -259,7 +259,8 @@ class ContrastiveVAE:
         """
         from mindspore_cvae import estimators
         from mindspore_cvae.data.batches import bucket_widths
-        from mindspore_cvae.evaluation import Evaluator, kl_columns
+        from mindspore_cvae.evaluation import kl_columns
+        from mindspore_cvae.scoring import Evaluator
 
         config = self.config
         ids = self._number(sentences)

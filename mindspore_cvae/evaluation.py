@@ -7,15 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mindspore_cvae import bounds, checkpoints, estimators
+from mindspore_cvae import bounds, estimators
 from mindspore_cvae.config import Config
 from mindspore_cvae.data.batches import corpus_widths
 from mindspore_cvae.data.corpus import Corpus, Split, true_scores
-from mindspore_cvae.errors import warn_user
 from mindspore_cvae.importance import ImportanceSampler, ImportanceScores
 from mindspore_cvae.loading import load_run
 from mindspore_cvae.refit import refitted_kl
-from mindspore_cvae.runs import CHECKPOINTS
 from mindspore_cvae.scoring import Evaluator, SentenceScores, gaussian_moments
 
 
@@ -160,8 +158,7 @@ def evaluate_run(
         config: its configuration, with the settings of this evaluation.
         corpus: numbered by the run's vocabulary.
         split: ``valid`` or ``test``.
-        checkpoint: ``best`` (the last, with a warning, where no validation was fit to choose one)
-            or ``last``.
+        checkpoint: ``best`` or ``last``; see :func:`mindspore_cvae.loading.load_run`.
         iw_samples: draws of the importance-weighted bound; None leaves it out.
         refit_critic: whether fresh critics are fitted to the codes.
 
@@ -172,9 +169,6 @@ def evaluate_run(
     Raises:
         InputError: there is no good checkpoint.
     """
-    if checkpoint == "best" and not checkpoints.has_best(folder / CHECKPOINTS):
-        warn_user(f"{folder}: no validation was fit to choose a best checkpoint; the last is taken")
-        checkpoint = "last"
     loaded = load_run(folder, checkpoint, config)
     evaluator = Evaluator(
         loaded.model,
@@ -197,7 +191,7 @@ def evaluate_run(
     metrics |= {
         "system": config.system,
         "split": split,
-        "checkpoint": checkpoint,
+        "checkpoint": loaded.checkpoint,
         "step": loaded.step,
         "precision": config.precision,
     }

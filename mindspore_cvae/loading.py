@@ -12,7 +12,7 @@ from mindspore_cvae import checkpoints, runs
 from mindspore_cvae.building import build_model
 from mindspore_cvae.config import Config
 from mindspore_cvae.data import Vocabulary
-from mindspore_cvae.errors import InputError
+from mindspore_cvae.errors import InputError, warn_user
 from mindspore_cvae.model import LatentVariableModel
 
 CHECKPOINTS = {"best": "best", "last": "latest"}
@@ -26,6 +26,8 @@ class LoadedRun:
     config: Config
     vocabulary: Vocabulary
     model: LatentVariableModel
+    checkpoint: str
+    """``best`` or ``last``."""
     step: int
     """Training steps behind the weights."""
     folder: Path
@@ -38,7 +40,8 @@ def load_run(
 
     Args:
         run_folder: What training wrote.
-        checkpoint: ``best`` on validation, or ``last``.
+        checkpoint: ``best`` on validation (the last, with a warning, where no validation was fit
+            to choose one), or ``last``.
         config: What :func:`mindspore_cvae.runs.read_config` made of the run's configuration and
             further settings; None takes the run's own.
 
@@ -50,11 +53,14 @@ def load_run(
         raise InputError(f"checkpoint must be {' or '.join(CHECKPOINTS)}, not {checkpoint!r}")
     if config is None:
         config = runs.read_config(folder)
+    if checkpoint == "best" and not checkpoints.has_best(folder / runs.CHECKPOINTS):
+        warn_user(f"{folder}: no validation was fit to choose a best checkpoint; the last is taken")
+        checkpoint = "last"
     vocabulary = Vocabulary.load(folder / runs.VOCABULARY)
     saved = checkpoints.load(folder / runs.CHECKPOINTS, CHECKPOINTS[checkpoint])
     model = build_model(config.slots, config.model, len(vocabulary), config.seed)
     restore(model, saved.tensors, str(saved.path))
-    return LoadedRun(config, vocabulary, model.set_train(False), saved.step, folder)
+    return LoadedRun(config, vocabulary, model.set_train(False), checkpoint, saved.step, folder)
 
 
 def restore(model: LatentVariableModel, tensors: dict[str, np.ndarray], source: str) -> None:
