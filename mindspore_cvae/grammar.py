@@ -262,8 +262,8 @@ def generate(
         derivations = [grammar.derive(uniform) for _ in range(count)]
         samples[split] = Sample(
             texts=[" ".join(derivation.words) for derivation in derivations],
-            log_probabilities=np.array([derivation.log_probability for derivation in derivations]),
-            topics=np.array([TOPICS.index(_topic(derivation)) for derivation in derivations]),
+            log_probabilities=np.array([part.log_probability for part in derivations], np.float64),
+            topics=np.array([TOPICS.index(_topic(part)) for part in derivations], np.int64),
         )
     return samples
 
@@ -308,7 +308,7 @@ def write_corpus(folder: Path, seed: int = DEFAULT_SEED) -> dict[str, Sample]:
     for path in texts:
         # The table is written first, so a text without a table came from elsewhere.
         if path.exists() and not table.exists():
-            raise InputError(f"{path} is there and not from this command; name another folder.")
+            raise InputError(f"{path} is there and not from this command; name another folder")
     rows = ["split\tnumber\tlog_probability\ttopic\n"]
     for split, (_, log_probabilities, topics) in samples.items():
         for number, (value, topic) in enumerate(zip(log_probabilities, topics, strict=True), 1):
@@ -319,7 +319,7 @@ def write_corpus(folder: Path, seed: int = DEFAULT_SEED) -> dict[str, Sample]:
         for path, sentences in texts.items():
             write_atomically(path, "".join(f"{sentence}\n" for sentence in sentences))
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}).") from error
+        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
     return samples
 
 
@@ -334,7 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="default: %(default)s")
     options = parser.parse_args(arguments)
     if not 0 <= options.seed < 2**64:
-        raise InputError(f"--seed is {options.seed}; it must be from 0 to 2^64 - 1.")
+        raise InputError(f"--seed is {options.seed}; it must be from 0 to 2^64 - 1")
     samples = write_corpus(options.output_dir, options.seed)
     for split, sample in samples.items():
         print(

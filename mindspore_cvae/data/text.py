@@ -15,7 +15,7 @@ def read_text(path: str | os.PathLike) -> str:
     try:
         content = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
     def line_of(position: int) -> int:
         return content.count(b"\n", 0, position) + 1
@@ -25,10 +25,10 @@ def read_text(path: str | os.PathLike) -> str:
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}, line {line_of(error.start)}: bytes that are not UTF-8; "
-            "save the file as UTF-8 text."
+            "save the file as UTF-8 text"
         ) from error
     if (position := content.find(b"\0")) >= 0:
         raise InputError(
-            f"{path}, line {line_of(position)}: a NUL byte; this is not a plain text file."
+            f"{path}, line {line_of(position)}: a NUL byte; this is not a plain text file"
         )
     return text

@@ -30,18 +30,18 @@ class Vocabulary:
     def __init__(self, words: Iterable[str]):
         self.words = list(words)
         if tuple(self.words[: len(SPECIALS)]) != SPECIALS:
-            raise InputError(f"A vocabulary begins with the words {' '.join(SPECIALS)}.")
+            raise InputError(f"a vocabulary begins with the words {' '.join(SPECIALS)}")
         self._ids: dict[str, int] = {}
         for number, word in enumerate(self.words):
             if word.split() != [word]:
                 raise InputError(
-                    f"A vocabulary holds one word a line, without blanks: {word!r} at number "
-                    f"{number + 1} is not one."
+                    f"a vocabulary holds one word a line, without blanks: {word!r} at number "
+                    f"{number + 1} is not one"
                 )
             if self._ids.setdefault(word, number) != number:
                 raise InputError(
-                    f"A vocabulary holds every word once: {word!r} is there at numbers "
-                    f"{self._ids[word] + 1} and {number + 1}."
+                    f"a vocabulary holds every word once: {word!r} is there at numbers "
+                    f"{self._ids[word] + 1} and {number + 1}"
                 )
 
     @classmethod
@@ -55,7 +55,7 @@ class Vocabulary:
         if size <= len(SPECIALS):
             raise InputError(
                 f"data.vocabulary_size is {size}; it counts the {len(SPECIALS)} specials, "
-                f"so it must be {len(SPECIALS) + 1} or more."
+                f"so it must be {len(SPECIALS) + 1} or more"
             )
         ranked = sorted(counts.keys() - set(SPECIALS), key=lambda word: (-counts[word], word))
         return cls([*SPECIALS, *ranked[: size - len(SPECIALS)]])
