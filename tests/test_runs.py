@@ -129,6 +129,20 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
         pass
 
 
+def test_a_run_that_began_while_this_one_asked_for_the_lock_is_refused(tmp_path, monkeypatch):
+    class LateLock(runs._Lock):
+        def __init__(self, path):
+            monkeypatch.undo()
+            make_run(path.parent)
+            super().__init__(path)
+
+    monkeypatch.setattr(runs, "_Lock", LateLock)
+    with pytest.raises(InputError, match="already a run"):
+        Run(tmp_path / "run")
+    with Run(tmp_path / "run", resume=True):
+        pass
+
+
 HOLD = """
 import multiprocessing, os, sys, time
 from mindspore_cvae.runs import Run
