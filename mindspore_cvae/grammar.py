@@ -289,7 +289,8 @@ def _topic(derivation: Derivation) -> str:
 
 def _uniform(seed: int, stream: int) -> Iterator[float]:
     """Independent draws from [0, 1), the same with every version of NumPy."""
-    random = np.random.Philox(key=[seed, _CORPUS_STREAM], counter=[0, 0, 0, stream])
+    key = np.array([seed, _CORPUS_STREAM], np.uint64)  # a list would become floats from 2^63 on
+    random = np.random.Philox(key=key, counter=[0, 0, 0, stream])
     while True:
         # NumPy promises that a bit generator's stream stays, but not what `Generator` makes of it.
         yield from ((random.random_raw(4096) >> np.uint64(11)) * 2.0**-53).tolist()

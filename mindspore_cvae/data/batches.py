@@ -134,7 +134,8 @@ class EpochPlan(Sequence[PlannedBatch]):
                 f"a sentence of {needed.max() - 1} words does not fit the widest bucket, "
                 f"of {widths[-1] - 1} words"
             )
-        random = np.random.Philox(key=[seed, _ORDER_STREAM], counter=[0, 0, 0, epoch])
+        key = np.array([seed, _ORDER_STREAM], np.uint64)
+        random = np.random.Philox(key=key, counter=[0, 0, 0, epoch])
         order = np.arange(len(needed))
         if shuffle:
             order = _permutation(random, len(needed))
