@@ -80,7 +80,7 @@ def bucket_widths(
         # candidates[i, j]: the last group is i .. j, the groups before it cover 0 .. i - 1.
         candidates = np.concatenate([[np.inf], fewest[:-1]])[:, None] + padding
         first = candidates.argmin(0)
-        # A group more never pads more, except where there are fewer lengths than groups.
+        # One group more helps unless there are fewer lengths than groups.
         better = candidates.min(0) < fewest
         firsts.append(np.where(better, first, -1))
         fewest = np.where(better, candidates.min(0), fewest)
@@ -140,7 +140,7 @@ class EpochPlan(Sequence[PlannedBatch]):
         if shuffle:
             order = _permutation(random, len(needed))
 
-        batches = []
+        members = []
         bucket = np.searchsorted(widths, needed[order])
         waiting = np.zeros(len(order), bool)
         for number in range(len(widths)):
@@ -148,15 +148,15 @@ class EpochPlan(Sequence[PlannedBatch]):
             positions = np.flatnonzero(waiting)
             full = len(positions) - len(positions) % batch_size
             waiting[positions[:full]] = False
-            batches.extend(order[positions[:full]].reshape(-1, batch_size))
+            members.extend(order[positions[:full]].reshape(-1, batch_size))
         if shuffle:
-            batches = [batches[number] for number in _permutation(random, len(batches))]
+            members = [members[number] for number in _permutation(random, len(members))]
         if waiting.any():
-            batches.append(order[waiting])
+            members.append(order[waiting])
         # Sentences that moved up may all fit a smaller width.
         self._batches = tuple(
             PlannedBatch(int(widths[np.searchsorted(widths, needed[indices].max())]), indices)
-            for indices in batches
+            for indices in members
         )
         self.batch_size = batch_size
 
