@@ -136,7 +136,7 @@ class Trainer:
         try:
             if not is_resumed:
                 self.save()
-            if self.config.eval.before_training and self.state.step == 0:
+            if self.config.eval.before_training and self.state.validated < self.state.step == 0:
                 self.validate(epoch=0)
             reason = self.train_epochs()
             self.log.write(
