@@ -136,7 +136,8 @@ class Trainer:
         try:
             if not is_resumed:
                 self.save()
-            if self.config.eval.before_training and self.state.validated < self.state.step == 0:
+            is_untouched = self.state.step == 0 and self.state.validated < 0
+            if self.config.eval.before_training and is_untouched:
                 self.validate(epoch=0)
             reason = self.train_epochs()
             self.log.write(
