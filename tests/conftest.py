@@ -1,10 +1,15 @@
-"""What all tests share: the folder of data sets, and the choice of slow tests."""
+"""What all tests share: the folder of data sets, the choice of slow tests, repeatable examples."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A busy machine must not fail a test, nor a lucky draw pass one.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser):

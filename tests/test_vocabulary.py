@@ -82,8 +82,8 @@ def test_contains(vocabulary):
 
 @given(st.lists(st.text(string.printable + "éß\u200b中\ufeff"), unique=True))
 def test_what_was_saved_is_loaded(tmp_path_factory, texts):
-    words = [word for word in dict.fromkeys("_".join(text.split()) for text in texts) if word]
-    vocabulary = Vocabulary([*SPECIALS, *words])
+    words = dict.fromkeys([*SPECIALS, *("_".join(text.split()) for text in texts)])
+    vocabulary = Vocabulary(word for word in words if word)
     path = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
     vocabulary.save(path)
     assert Vocabulary.load(path).words == vocabulary.words
