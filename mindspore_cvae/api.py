@@ -82,18 +82,21 @@ class ContrastiveVAE:
     """
 
     def __init__(self, run: LoadedRun):
-        from mindspore_cvae.encoding import SentenceEncoder
+        from mindspore_cvae.encoding import SentenceEncoder, graph_widths
         from mindspore_cvae.generation import SentenceDecoder
+        from mindspore_cvae.scoring import Evaluator
 
-        self.config = run.config
+        self.config = config = run.config
         self.vocabulary = run.vocabulary
         self.folder = run.folder
         self.step = run.step
-        self.latent_size = run.config.model.latent_size
-        rows = run.config.eval.rows
-        self._model = run.model
-        self._encoder = SentenceEncoder(run.model, self.latent_size, rows)
+        self.latent_size = config.model.latent_size
+        rows, max_words = config.eval.rows, config.data.max_words
+        self._encoder = SentenceEncoder(run.model, self.latent_size, max_words, rows)
         self._decoder = SentenceDecoder(run.model.decoder, rows)
+        self._evaluator = Evaluator(
+            run.model, config.slots, graph_widths(max_words), rows, self.latent_size, config.seed
+        )
         self._training: _Codes | None = None
 
     @classmethod
@@ -245,32 +248,27 @@ class ContrastiveVAE:
             self._training = _Codes(split, self._encode(split.sentences))
         return [self._training.nearest(point, k, self.vocabulary) for point in z]
 
-    def score(self, sentences: Sequence[str], samples: int | None = None, seed: int = 0) -> Scores:
+    def score(self, sentences: Sequence[str], samples: int | None = None) -> Scores:
         """How well the model describes each sentence, by the estimators of the paper's tables.
 
         Args:
-            sentences: N texts.
-            samples: draws of z a sentence; None takes ``eval.samples``. Where q(z|x) is a Gaussian
-                or a point, the protocol takes one.
-            seed: of the draws.
+            sentences: N texts, at least one.
+            samples: draws of z a sentence, keyed by the run's seed; None takes ``eval.samples``.
+                Where q(z|x) is a Gaussian or a point, the protocol takes one.
 
         Returns:
             Arrays of N values.
         """
         from mindspore_cvae import estimators
-        from mindspore_cvae.data.batches import bucket_widths
         from mindspore_cvae.evaluation import kl_columns
-        from mindspore_cvae.scoring import Evaluator
 
-        config = self.config
         ids = self._number(sentences)
+        if not ids:
+            raise InputError("no sentence to score")
         split = Split("given", "given sentences", ids, np.arange(1, len(ids) + 1), {})
-        widths = bucket_widths(split.lengths, config.data.buckets)
-        evaluator = Evaluator(
-            self._model, config.slots, widths, config.eval.rows, self.latent_size, seed
-        )
-        scores = evaluator.score(split, config.eval.samples if samples is None else samples)
-        kl, _ = kl_columns(scores, config.slots)
+        samples = self.config.eval.samples if samples is None else samples
+        scores = self._evaluator.score(split, samples)
+        kl, _ = kl_columns(scores, self.config.slots)
         neg_elbo = None if kl is None else estimators.negative_elbo(scores.reconstruction, kl)
         return Scores(scores.reconstruction, kl, neg_elbo, scores.tokens)
 

@@ -10,7 +10,22 @@ from mindspore_cvae.data.batches import EpochPlan, make_batch
 from mindspore_cvae.model import LatentVariableModel
 
 NARROWEST = 16
-"""Predicted tokens of the narrowest graph; each further one is twice as wide."""
+"""Predicted tokens of the narrowest graph."""
+
+
+def graph_widths(max_words: int) -> tuple[int, ...]:
+    """Widths that serve sentences of any length: each twice as wide as the one before.
+
+    Args:
+        max_words: of the longest sentence.
+
+    Returns:
+        Ascending widths in predicted tokens (words and ``</s>``).
+    """
+    widths = [NARROWEST]
+    while widths[-1] < max_words + 1:
+        widths.append(2 * widths[-1])
+    return (*widths[:-1], max_words + 1)
 
 
 class PosteriorMean(nn.Cell):
@@ -49,16 +64,18 @@ class SentenceEncoder:
     Args:
         model: the model; its parameters may change between calls.
         latent_size: Z.
+        max_words: of the longest sentence.
         rows: sentences of a call of a graph.
 
     Attributes:
         has_closed_form: whether the mean of the posterior is known without samples.
     """
 
-    def __init__(self, model: LatentVariableModel, latent_size: int, rows: int = 128):
+    def __init__(self, model: LatentVariableModel, latent_size: int, max_words: int, rows: int):
         self.noise_size = model.posterior.noise_size
         self.has_closed_form = hasattr(model.posterior, "mean")
         self.latent_size = latent_size
+        self.widths = graph_widths(max_words)
         self.rows = rows
         self._mean = PosteriorMean(model).set_train(False)
         self._average = PosteriorAverage(model).set_train(False)
@@ -81,10 +98,7 @@ class SentenceEncoder:
         if not sentences:
             return means
         lengths = np.array([len(sentence) for sentence in sentences])
-        widths = [NARROWEST]
-        while widths[-1] < lengths.max() + 1:
-            widths.append(2 * widths[-1])
-        for width, index in EpochPlan(lengths, widths, self.rows, shuffle=False):
+        for width, index in EpochPlan(lengths, self.widths, self.rows, shuffle=False):
             tokens = make_batch(sentences, width, index, self.rows).tokens
             if samples is None or not self.noise_size:
                 values = self._mean(Tensor(tokens))

@@ -1,0 +1,247 @@
+"""The Python interface on small untrained models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy_twins import lstm
+from tiny_run import SENTENCES, write_run
+
+from mindspore_cvae import ContrastiveVAE, checkpoints, runs
+from mindspore_cvae.api import interpolation_weights
+from mindspore_cvae.data import BEGIN, END, Vocabulary, load_corpus
+from mindspore_cvae.errors import InputError
+from mindspore_cvae.evaluation import paper_metrics
+from mindspore_cvae.loading import load_run
+from mindspore_cvae.scoring import Evaluator
+
+PAIR = ("the bank said it would sell its shares", "the market fell")
+
+
+@pytest.fixture(scope="module")
+def runs_of(tmp_path_factory):
+    """The run of a system, written once."""
+    folders = {}
+
+    def run_of(system, *overrides):
+        key = (system, *overrides)
+        if key not in folders:
+            folders[key] = write_run(tmp_path_factory.mktemp(system), system, *overrides)
+        return folders[key]
+
+    return run_of
+
+
+@pytest.fixture(scope="module")
+def model(runs_of):
+    return ContrastiveVAE.load(runs_of("cvae_plus_mi"))
+
+
+def hidden_states(run, sentences):
+    """h of sentences by NumPy, one at a time, and the checkpoint's tensors."""
+    tensors = checkpoints.load(run / "checkpoints").tensors
+    tensors = {name: values.astype(np.float64) for name, values in tensors.items()}
+    prefix = "encoder.lstm."
+    weights = {
+        name.removeprefix(prefix): values
+        for name, values in tensors.items()
+        if name.startswith(prefix)
+    }
+    vocabulary = Vocabulary.load(run / "vocab.txt")
+    states = []
+    for sentence in sentences:
+        ids = [BEGIN, *vocabulary.encode(sentence.split()), END]
+        inputs = tensors["encoder.embedding.weight"][ids][:, None]
+        zeros = np.zeros((1, weights["weight_hh_l0"].shape[1]))
+        states.append(lstm(weights, inputs, zeros, zeros)[-1, 0])
+    return np.array(states), tensors
+
+
+def affine_mean(h, tensors):
+    return h @ tensors["posterior.from_hidden.weight"].T + tensors["posterior.from_hidden.bias"]
+
+
+def gaussian_mean(h, tensors):
+    name = "posterior.mean_and_log_variance"
+    return np.split(h @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"], 2, 1)[0]
+
+
+def point(h, tensors):
+    return h @ tensors["posterior.latent.weight"].T + tensors["posterior.latent.bias"]
+
+
+@pytest.mark.parametrize(
+    ("system", "mean"), [("cvae_plus_mi", affine_mean), ("vae", gaussian_mean), ("ae", point)]
+)
+def test_encode_gives_posterior_means(runs_of, system, mean):
+    run = runs_of(system)
+    # More than a call's rows, of different lengths.
+    sentences = [*SENTENCES, "shares fell"]
+    z = ContrastiveVAE.load(run).encode(sentences)
+    assert z.shape == (len(sentences), 4) and z.dtype == np.float32
+    np.testing.assert_allclose(z, mean(*hidden_states(run, sentences)), rtol=1e-4, atol=1e-5)
+
+
+def test_means_of_samples_approach_the_closed_form(model):
+    exact = model.encode(PAIR)
+    few, many = (model.encode(PAIR, samples=samples) for samples in (4, 4000))
+    assert np.abs(few - exact).max() > 0.1
+    assert np.abs(many - exact).max() < 0.1
+    np.testing.assert_array_equal(many, model.encode(PAIR, samples=4000))
+    assert (many != model.encode(PAIR, samples=4000, seed=1)).any()
+
+
+def test_an_implicit_posterior_is_averaged_over_samples(runs_of):
+    model = ContrastiveVAE.load(runs_of("ivae", "slots.posterior=mlp"))
+    z = model.encode(PAIR)
+    np.testing.assert_array_equal(z, model.encode(PAIR, samples=16))
+    # A sentence's draws are keyed by its number, so that company changes nothing.
+    np.testing.assert_allclose(z[:1], model.encode(PAIR[:1]), atol=1e-6)
+
+
+def test_sample_is_decoded_from_the_prior(model):
+    texts = model.sample(5, seed=3)
+    assert len(texts) == 5 and len(set(texts)) > 1
+    assert texts == model.sample(5, seed=3)
+    assert texts[:2] == model.sample(2, seed=3)
+    assert texts != model.sample(5, seed=4)
+    known = set(model.vocabulary.words)
+    assert {word for text in texts for word in text.split()} <= known
+    assert max(len(text.split()) for text in texts) <= model.config.data.max_words
+    assert all(len(text.split()) <= 2 for text in model.sample(5, seed=3, max_words=2))
+
+
+def test_reconstruct_decodes_the_encoded(model):
+    assert model.reconstruct(PAIR) == model.decode(model.encode(PAIR))
+    assert model.reconstruct([]) == []
+
+
+def test_interpolation_goes_from_a_to_b(model):
+    a, b = PAIR
+    texts = model.interpolate(a, b, steps=3)
+    z_a, z_b = model.encode([a, b], samples=model.config.eval.samples)
+    assert texts == model.decode(np.stack([z_a, (z_a + z_b) / 2, z_b]))
+    backwards = model.interpolate(a, b)
+    assert len(backwards) == 11
+    assert (backwards[0], backwards[-1]) == (texts[0], texts[-1])
+    assert texts[0] != texts[-1]
+    np.testing.assert_allclose(interpolation_weights(11), [1 - i / 10 for i in range(11)])
+    with pytest.raises(InputError, match="steps"):
+        model.interpolate(a, b, steps=1)
+
+
+def test_nearest_are_the_closest_training_sentences(model):
+    queries = ["the market fell", "a bank would buy shares"]
+    z, training = model.encode(queries), model.encode(SENTENCES)
+    distances = np.linalg.norm(z[:, None].astype(np.float64) - training[None], axis=2)
+    for found, row in zip(model.nearest(queries, k=3), distances, strict=True):
+        order = np.argsort(row)[:3]
+        assert [near.sentence for near in found] == [SENTENCES[i] for i in order]
+        assert [near.line for near in found] == [i + 1 for i in order]
+        np.testing.assert_allclose([near.distance for near in found], row[order], atol=1e-5)
+    assert model.nearest(queries, k=1)[0][0].distance < 1e-5, "it is a training sentence itself"
+    assert len(model.nearest(queries, k=100)[0]) == len(SENTENCES)
+
+
+def test_nearest_names_a_sentence_once(tmp_path):
+    run = write_run(tmp_path, "ae")
+    text = tmp_path / "data" / "train.txt"
+    text.write_text("the market fell\n" * 3 + "a bank fell\n", encoding="utf-8")
+    found = ContrastiveVAE.load(run).nearest(["the market fell"])[0]
+    assert [(near.sentence, near.line) for near in found] == [
+        ("the market fell", 1),
+        ("a bank fell", 4),
+    ]
+
+
+@pytest.mark.parametrize("system", ["cvae_plus_mi", "vae", "ae"])
+def test_scores_are_those_of_the_evaluation(runs_of, system):
+    model = ContrastiveVAE.load(runs_of(system))
+    scores = model.score(SENTENCES, samples=3)
+    split = load_corpus(model.config.data, model.vocabulary).test
+    run = load_run(runs_of(system))
+    evaluator = Evaluator(run.model, run.config.slots, (12,), rows=16, latent_size=4, seed=0)
+    metrics = paper_metrics(evaluator.score(split, samples=3), run.config.slots)
+    assert scores.tokens.tolist() == [len(sentence.split()) + 1 for sentence in SENTENCES]
+    assert scores.rec.shape == (len(SENTENCES),)
+    np.testing.assert_allclose(scores.rec.mean(), metrics["rec"], rtol=1e-5)
+    np.testing.assert_allclose(scores.kl.mean(), metrics["kl"], rtol=1e-4)
+    np.testing.assert_allclose(scores.neg_elbo, scores.rec + scores.kl)
+
+
+def test_unknown_words_are_warned_of(model, capsys):
+    model.encode(["the market fell", "xyzzy plugh"])
+    message = capsys.readouterr().err
+    assert "sentence 2" in message and "sentence 1" not in message
+    z = model.encode(["<unk> <unk>", "xyzzy plugh"])
+    np.testing.assert_array_equal(z[0], z[1])
+
+
+@pytest.mark.parametrize(
+    ("sentences", "message"),
+    [
+        (["the market", " "], "sentence 2 has no words"),
+        (["a " * 13], "sentence 1 has 13 words.*max_words=12"),
+        (["the <pad> market"], "sentence 1 holds <pad>"),
+    ],
+)
+def test_bad_sentences_are_named(model, sentences, message):
+    with pytest.raises(InputError, match=message):
+        model.encode(sentences)
+
+
+def test_text_is_read_as_in_training(runs_of):
+    model = ContrastiveVAE.load(runs_of("ae", "data.lowercase=true", "data.unk_alias=_UNK"))
+    z = model.encode(["The MARKET fell", "the market fell", "the _unk", "the <unk>"])
+    np.testing.assert_array_equal(z[0], z[1])
+    np.testing.assert_array_equal(z[2], z[3])
+    assert (z[1] != z[2]).any()
+
+
+def test_wrong_arguments_are_refused(model):
+    with pytest.raises(TypeError, match="list of texts"):
+        model.encode("the market fell")
+    with pytest.raises(InputError, match=r"\(N, 4\)"):
+        model.decode(np.zeros((2, 3)))
+    with pytest.raises(TypeError, match="colour"):
+        model.sample(1, colour="red")
+    with pytest.raises(InputError, match="k must be"):
+        model.nearest(PAIR, k=0)
+    with pytest.raises(InputError, match="no sentence"):
+        model.score([])
+
+
+def test_loading_refuses_what_is_not_whole(tmp_path, capsys):
+    with pytest.raises(InputError, match="does not exist"):
+        ContrastiveVAE.load(tmp_path / "none")
+    run = write_run(tmp_path, "ae")
+    with pytest.raises(InputError, match="best or last"):
+        ContrastiveVAE.load(run, "first")
+    assert ContrastiveVAE.load(run, "last").step == 7
+    (run / runs.CHECKPOINTS / checkpoints.BEST).unlink()
+    assert ContrastiveVAE.load(run).step == 7
+    assert "no validation" in capsys.readouterr().err
+
+    vocabulary = run / runs.VOCABULARY
+    words = vocabulary.read_text(encoding="utf-8")
+    vocabulary.write_text(words + "another\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"embedding\.weight|vocabulary"):
+        ContrastiveVAE.load(run)
+    vocabulary.write_text(words, encoding="utf-8")
+
+    saved = checkpoints.load(run / runs.CHECKPOINTS)
+    tensors = {name: saved.tensors[name] for name in saved.tensors if "posterior" not in name}
+    checkpoints.save(run / runs.CHECKPOINTS, 8, tensors, {}, saved.fingerprints)
+    with pytest.raises(InputError, match="lacks posterior"):
+        ContrastiveVAE.load(run, "last")
+
+
+def test_the_package_is_imported_without_mindspore():
+    check = (
+        "import sys, mindspore_cvae; mindspore_cvae.ContrastiveVAE;"
+        "assert 'mindspore' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
