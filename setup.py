@@ -54,6 +54,7 @@ setup(
         "kenlm",
         "safetensors",
         "tqdm",
+        "psutil",
     ],
     extras_require={
         # ruff's formatting changes with its minor version.
