@@ -31,7 +31,9 @@ def log_one_plus_sum_exp(values: Tensor, weight: Tensor) -> Tensor:
     """log(1 + sum_i w_i exp(v_i)) over the last axis, without overflow. (..., N) -> (...)."""
     shift = ops.stop_gradient(ops.relu(ops.amax(values * weight, -1)))
     exponents = (values - shift.expand_dims(-1)) * weight
-    return shift + ops.log(ops.exp(-shift) + (weight * ops.exp(exponents)).sum(-1))
+    # log1p, for the last bits of log depend on how the threads of a CPU share the elements.
+    sums = ops.exp(-shift) - 1.0 + (weight * ops.exp(exponents)).sum(-1)
+    return shift + ops.log1p(sums)
 
 
 def sentence_negative_log_likelihood(
