@@ -32,9 +32,9 @@ NUCLEUS_WORDS = 1024
 class MostProbable(nn.Cell):
     """The choice of greedy decoding."""
 
-    def construct(self, log_probabilities: Tensor, uniform, temperature, top_p) -> Tensor:
+    def construct(self, logits: Tensor, uniform, temperature, top_p) -> Tensor:
         """(N, V), unused -> (N,) words."""
-        return ops.argmax(log_probabilities, -1)
+        return ops.argmax(logits, -1)
 
 
 class Drawn(nn.Cell):
@@ -51,10 +51,10 @@ class Drawn(nn.Cell):
         self.has_top_p = has_top_p
 
     def construct(
-        self, log_probabilities: Tensor, uniform: Tensor, temperature: Tensor, top_p: Tensor
+        self, logits: Tensor, uniform: Tensor, temperature: Tensor, top_p: Tensor
     ) -> Tensor:
         """(N, V), (N,) in [0, 1), (), () -> (N,) words."""
-        scaled = log_probabilities / temperature
+        scaled = logits / temperature
         if self.top_k is not None:
             values, words = ops.topk(scaled, min(self.top_k, scaled.shape[1]))
             probabilities = ops.softmax(values, -1)
@@ -113,7 +113,7 @@ class WordByWord(nn.Cell):
 
         Args:
             z: (N, Z).
-            penalty: (V,), 0 or :data:`IMPOSSIBLE`, added to the log-probabilities.
+            penalty: (V,), 0 or :data:`IMPOSSIBLE`, added to the scores of the words.
             uniform: (T, N) numbers in [0, 1).
             temperature, top_p: scalars. All three are None for a choice that draws nothing.
 
@@ -128,11 +128,12 @@ class WordByWord(nn.Cell):
         state = self.decoder.initial_state(z)
         position = Tensor(0, ms.int32)
         while ops.logical_and(position < self.max_words, running.max() > 0):
-            log_probabilities, state = self.decoder.step(words, z, state)
+            outputs, state = self.decoder.advance(words, z, state)
+            logits = self.decoder.logits(outputs) + penalty
             numbers = None
             if uniform is not None:
                 numbers = uniform[position]
-            words = self.choice(log_probabilities + penalty, numbers, temperature, top_p)
+            words = self.choice(logits, numbers, temperature, top_p)
             # A sentence that has ended goes on with 0, which is <pad>.
             words = words.astype(ms.int32) * running
             sentences = ops.select(positions == position, words.expand_dims(1), sentences)
@@ -169,42 +170,47 @@ class BeamSearch(nn.Cell):
         Returns:
             (N, T + 1) int32: words and ``</s>``, then ``<pad>``.
         """
-        sentences, beams, vocabulary = z.shape[0], self.beam_size, penalty.shape[0]
+        sentences, beams = z.shape[0], self.beam_size
         rows = sentences * beams
+        # No beginning has more than so many continuations in the next beam.
+        kept = min(beams, penalty.shape[0])
         z = ops.repeat_interleave(z, beams, 0)
         first_row = ops.arange(sentences).astype(ms.int32).expand_dims(1) * beams
         positions = ops.arange(self.max_words + 1).astype(ms.int32)
-        ids = ops.arange(vocabulary).astype(ms.int32)
-        only_end = IMPOSSIBLE * (ids != END).astype(ms.float32)
-        only_pad = IMPOSSIBLE * (ids != PAD).astype(ms.float32)
+        # For a beginning that can go on in one way only.
+        but_one = ops.zeros((rows, kept), ms.float32)
+        but_one = but_one + IMPOSSIBLE * (ops.arange(kept) > 0).astype(ms.float32)
 
         # All beginnings are equal at first: all but one are ruled out.
         scores = ops.zeros((sentences, beams), ms.float32)
         scores = scores + IMPOSSIBLE * (ops.arange(beams) > 0).astype(ms.float32)
         texts = ops.zeros((rows, self.max_words + 1), ms.int32)
         words = ops.full((rows,), BEGIN, dtype=ms.int32)
-        finished = ops.zeros((rows, 1), ms.float32)
+        finished = ops.zeros((rows, 1), ms.int32) > 0
         hidden, cell = self.decoder.initial_state(z)
         position = Tensor(0, ms.int32)
-        searching = ops.ones((), ms.float32)
+        searching = ops.ones((), ms.int32)
         while ops.logical_and(position <= self.max_words, searching > 0):
             log_probabilities, state = self.decoder.step(words, z, (hidden, cell))
-            log_probabilities = log_probabilities + penalty
-            at_limit = (position == self.max_words).astype(ms.float32)
-            log_probabilities = ops.maximum(log_probabilities + at_limit * only_end, IMPOSSIBLE)
-            log_probabilities = finished * only_pad + (1.0 - finished) * log_probabilities
-            totals = scores.reshape(rows, 1) + log_probabilities
-            scores, best = ops.topk(totals.reshape(sentences, beams * vocabulary), beams)
+            added, following = ops.topk(log_probabilities + penalty, kept)
+            following = following.astype(ms.int32)
+            ending = but_one + log_probabilities[:, END].expand_dims(1)
+            is_last = ops.logical_and(position == self.max_words, ops.logical_not(finished))
+            added = ops.select(finished, but_one, ops.select(is_last, ending, added))
+            following = ops.select(is_last, ops.full_like(following, END), following)
+            following = ops.select(finished, ops.full_like(following, PAD), following)
+
+            totals = (scores.reshape(rows, 1) + added).reshape(sentences, beams * kept)
+            scores, best = ops.topk(totals, beams)
             best = best.astype(ms.int32)
-            parents = (first_row + best // vocabulary).reshape(-1)
-            words = (best % vocabulary).reshape(-1)
+            parents = (first_row + best // kept).reshape(-1)
+            words = ops.gather_elements(following.reshape(sentences, beams * kept), 1, best)
+            words = words.reshape(-1)
             texts = ops.gather(texts, parents, 0)
             texts = ops.select(positions == position, words.expand_dims(1), texts)
-            hidden = ops.gather(state[0], parents, 1)
-            cell = ops.gather(state[1], parents, 1)
-            ended = ops.logical_or(words == END, words == PAD).astype(ms.float32)
-            finished = ended.expand_dims(1)
-            searching = 1.0 - ended.reshape(sentences, beams)[:, 0].min()
+            hidden, cell = ops.gather(state[0], parents, 1), ops.gather(state[1], parents, 1)
+            finished = ops.logical_or(words == END, words == PAD).expand_dims(1)
+            searching = 1 - finished.reshape(sentences, beams)[:, 0].astype(ms.int32).min()
             position = position + 1
         return texts.reshape(sentences, beams, -1)[:, 0]
 

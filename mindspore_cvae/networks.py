@@ -116,23 +116,33 @@ class Decoder(nn.Cell):
         self.lstm = nn.LSTM(embedding_size + latent_size, hidden_size)
         # The last column is the bias: folded into the product, it saves a pass over the logits.
         self.vocabulary_weight = Parameter(np.zeros((vocabulary_size, hidden_size + 1), np.float32))
+        # Unlike a product with weight.T, it makes no transposed copy of the weight.
+        self.times_transposed = ops.MatMul(transpose_b=True)
 
     def initial_state(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """z (N, Z) -> hidden and cell state of the first step, each (1, N, H)."""
         hidden = self.initial_hidden(z).expand_dims(0)
         return hidden, ops.zeros_like(hidden)
 
+    def logits(self, states: Tensor) -> Tensor:
+        """LSTM outputs (M, H) -> log p(word) up to a constant a row, (M, V)."""
+        ones = ops.ones((states.shape[0], 1), states.dtype)
+        return self.times_transposed(ops.concat((states, ones), 1), self.vocabulary_weight)
+
     def log_probabilities(self, states: Tensor) -> Tensor:
         """LSTM outputs (M, H) -> log p(word) (M, V)."""
-        ones = ops.ones((states.shape[0], 1), states.dtype)
-        logits = ops.matmul(ops.concat((states, ones), 1), self.vocabulary_weight.T)
-        return ops.log_softmax(logits, -1)
+        return ops.log_softmax(self.logits(states), -1)
+
+    def advance(self, words: Tensor, z: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        """Reads a word of each row: words (N,), z (N, Z), state -> LSTM output (N, H), state."""
+        inputs = ops.concat((self.embedding(words), z), 1).expand_dims(0)
+        outputs, state = self.lstm(inputs, state)
+        return outputs[0], state
 
     def step(self, words: Tensor, z: Tensor, state: tuple) -> tuple[Tensor, tuple]:
         """One word of each row: words (N,), z (N, Z), state -> log p(next word) (N, V), state."""
-        inputs = ops.concat((self.embedding(words), z), 1).expand_dims(0)
-        outputs, state = self.lstm(inputs, state)
-        return self.log_probabilities(outputs[0]), state
+        outputs, state = self.advance(words, z, state)
+        return self.log_probabilities(outputs), state
 
     def construct(
         self, tokens: Tensor, z: Tensor, embedding_bytes=None, output_bytes=None
