@@ -62,15 +62,16 @@ environment_select() {
 }
 
 environment_install() {
-    local extra=$1 stamp key
-    stamp=$("$PYTHON" -c 'import sys; print(sys.prefix)')/.mindspore_cvae-installed${extra:+-$extra}
-    key="$PWD $(git hash-object --no-filters setup.py)" || environment_fail "setup.py cannot be read"
+    local extra=$1 prefix stamp key
+    prefix=$("$PYTHON" -c 'import sys; print(sys.prefix)')
+    stamp=$prefix/.mindspore_cvae-installed${extra:+-$extra}
+    key="$PWD $("$PYTHON" -c 'import hashlib; print(hashlib.sha256(open("setup.py", "rb").read()).hexdigest())')"
     if [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then
         return
     fi
     command -v "${CXX:-c++}" >/dev/null ||
         environment_fail "no C++ compiler was found, which the package kenlm needs (Debian: apt install g++)"
-    printf 'installing the package into %s (MindSpore is a download of about 1 GB)\n' "$("$PYTHON" -c 'import sys; print(sys.prefix)')"
+    printf 'installing the package into %s (MindSpore is a download of about 1 GB)\n' "$prefix"
     "$PYTHON" -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}" ||
         environment_fail "the installation failed; its message stands above"
     printf '%s\n' "$key" >"$stamp"
