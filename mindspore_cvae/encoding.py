@@ -8,6 +8,7 @@ from mindspore import Tensor, nn, ops
 from mindspore_cvae import noise
 from mindspore_cvae.data.batches import EpochPlan, make_batch
 from mindspore_cvae.model import LatentVariableModel
+from mindspore_cvae.progress import progress
 
 NARROWEST = 16
 """Predicted tokens of the narrowest graph."""
@@ -98,6 +99,7 @@ class SentenceEncoder:
         if not sentences:
             return means
         lengths = np.array([len(sentence) for sentence in sentences])
+        bar = progress("encoding", len(sentences), "sentences")
         for width, index in EpochPlan(lengths, self.widths, self.rows, shuffle=False):
             tokens = make_batch(sentences, width, index, self.rows).tokens
             if samples is None or not self.noise_size:
@@ -109,4 +111,6 @@ class SentenceEncoder:
                     draws[row] = noise.normal(source, samples, self.noise_size)
                 values = self._average(Tensor(tokens), Tensor(draws))
             means[index] = values.asnumpy()[: len(index)]
+            bar.update(len(index))
+        bar.close()
         return means

@@ -22,6 +22,7 @@ from mindspore_cvae import noise
 from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, UNKNOWN
 from mindspore_cvae.decoding import Decoding
 from mindspore_cvae.loading import load_run
+from mindspore_cvae.progress import progress
 
 IMPOSSIBLE = -1e30
 """Log-probability of what must not come out. Unlike minus infinity it can be added and compared."""
@@ -255,12 +256,15 @@ class SentenceDecoder:
         if decoding.method == "beam":
             rows = max(1, rows // decoding.beam_size)
         texts: list[np.ndarray] = []
+        bar = progress("decoding", len(z), "sentences")
         for start in range(0, len(z), rows):
             numbers = np.arange(start, min(start + rows, len(z)))
             # Repetitions of its first row fill the last call: they end when that one ends.
             fillers = np.full(rows - len(numbers), start)
             words = self._decode(z, np.concatenate([numbers, fillers]), decoding, seed)
             texts.extend(words[: len(numbers)])
+            bar.update(len(numbers))
+        bar.close()
         return [text[: _length(text)] for text in texts]
 
     def _decode(

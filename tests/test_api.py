@@ -87,8 +87,8 @@ def test_encode_gives_posterior_means(runs_of, system, mean):
 
 def test_means_of_samples_approach_the_closed_form(model):
     exact = model.encode(PAIR)
-    few, many = (model.encode(PAIR, samples=samples) for samples in (4, 4000))
-    assert np.abs(few - exact).max() > 0.1
+    few, many = (model.encode(PAIR, samples=samples) for samples in (16, 4000))
+    assert np.abs(few - exact).max() > 0.2
     assert np.abs(many - exact).max() < 0.1
     np.testing.assert_array_equal(many, model.encode(PAIR, samples=4000))
     assert (many != model.encode(PAIR, samples=4000, seed=1)).any()
@@ -111,7 +111,6 @@ def test_sample_is_decoded_from_the_prior(model):
     known = set(model.vocabulary.words)
     assert {word for text in texts for word in text.split()} <= known
     assert max(len(text.split()) for text in texts) <= model.config.data.max_words
-    assert all(len(text.split()) <= 2 for text in model.sample(5, seed=3, max_words=2))
 
 
 def test_reconstruct_decodes_the_encoded(model):

@@ -30,8 +30,12 @@ def model(run):
 
 
 @pytest.fixture
-def call(run, capfd):
-    """Runs the command in this process: exit code, lines on standard output, standard error."""
+def call(run, model, capfd, monkeypatch):
+    """Runs the command in this process: exit code, lines on standard output, standard error.
+
+    The model is loaded and its graphs are compiled once for all tests but :func:`test_the_script`.
+    """
+    monkeypatch.setattr(ContrastiveVAE, "load", lambda folder, checkpoint, config: model)
 
     def command(action, *arguments, run=run):
         code = generate_main([action, "--run", str(run), *map(str, arguments)])
@@ -197,15 +201,17 @@ def test_what_is_no_run_is_refused(call, tmp_path):
     assert code == 2 and "is not a run" in errors
 
 
-def test_the_script(run):
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_the_script(run, model, checkpoint):
+    options = ("sample", "--run", str(run), "--n", "3", "--checkpoint", checkpoint)
     done = subprocess.run(
-        [sys.executable, str(ROOT / "generate.py"), "sample", "--run", str(run), "--n", "3"],
+        [sys.executable, str(ROOT / "generate.py"), *options],
         capture_output=True,
         text=True,
         cwd=run,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\n") == 3
+    assert done.stdout == "".join(f"{text}\n" for text in model.sample(3))
 
 
 def test_help_and_refusals_do_not_wait_for_mindspore(run):
