@@ -10,10 +10,13 @@ from mindspore import Parameter, Tensor, nn
 from mindspore_cvae.contrasts import CONTRASTS
 from mindspore_cvae.divergences import DIVERGENCES
 from mindspore_cvae.model import LatentVariableModel
-from mindspore_cvae.networks import Decoder, Encoder
+from mindspore_cvae.networks import Decoder, Encoder, LanguageModel, NoEncoder
 from mindspore_cvae.posteriors import POSTERIORS
 from mindspore_cvae.steps import STEPS, adam
 from mindspore_cvae.systems import System
+
+NETWORKS = {"none": (NoEncoder, LanguageModel)}
+"""Encoder and decoder of a posterior that does not take the usual ones."""
 
 
 def build_model(slots: System, sizes, vocabulary_size: int, seed: int) -> LatentVariableModel:
@@ -25,7 +28,8 @@ def build_model(slots: System, sizes, vocabulary_size: int, seed: int) -> Latent
         vocabulary_size: of the corpus, the four specials included.
         seed: of the run.
     """
-    encoder = Encoder(
+    encoder_of, decoder_of = NETWORKS.get(slots.posterior, (Encoder, Decoder))
+    encoder = encoder_of(
         vocabulary_size, sizes.embedding_size, sizes.hidden_size, slots.encoder_dropout
     )
     posterior = POSTERIORS[slots.posterior](
@@ -35,7 +39,7 @@ def build_model(slots: System, sizes, vocabulary_size: int, seed: int) -> Latent
         layer_size=sizes.posterior_size,
         layers=sizes.posterior_layers,
     )
-    decoder = Decoder(
+    decoder = decoder_of(
         vocabulary_size,
         sizes.embedding_size,
         sizes.hidden_size,
@@ -58,7 +62,9 @@ def build_model(slots: System, sizes, vocabulary_size: int, seed: int) -> Latent
         negatives=slots.negatives,
         batch_mean_pair=slots.batch_mean_pair,
     )
-    model = LatentVariableModel(encoder, posterior, decoder, divergence, contrast, slots.views)
+    model = LatentVariableModel(
+        encoder, posterior, decoder, divergence, contrast, slots.views, slots.refinement_steps
+    )
     model.update_parameters_name()
     initialise(model, sizes, seed)
     return model
@@ -100,18 +106,31 @@ def build_step(model: LatentVariableModel, slots: System, training) -> nn.Cell:
     """
     encoder = [*model.encoder.trainable_params(), *model.posterior.trainable_params()]
     decoder = list(model.decoder.trainable_params())
-    optimizer = adam(encoder + decoder, training.learning_rate, "optimizer.model")
+    critics = list(model.divergence.trainable_params())
     groups = {
         "together": [len(encoder) + len(decoder)],
-        "separate": [len(encoder), len(decoder)],
+        "separate": [len(group) for group in (encoder, decoder) if group],
     }[slots.clipping]
-    critics = list(model.divergence.trainable_params())
-    alternating = {}
-    if critics:
-        alternating = {
-            "critic_optimizer": adam(critics, training.critic_learning_rate, "optimizer.critics"),
+
+    def optimizer(name: str, parameters: list[Parameter], rate: float = training.learning_rate):
+        return adam(parameters, rate, f"optimizer.{name}")
+
+    own_parts = {
+        "joint": lambda: {"optimizer": optimizer("model", encoder + decoder)},
+        "critic_then_model": lambda: {
+            "optimizer": optimizer("model", encoder + decoder),
+            "critic_optimizer": optimizer("critics", critics, training.critic_learning_rate),
             "critic_updates": training.critic_updates,
             "decoder_parameters": len(decoder),
-        }
-    step = STEPS[slots.step](model, optimizer, groups, training.clip_norm, **alternating)
+        },
+        "aggressive": lambda: {
+            "encoder_optimizer": optimizer("encoder", encoder),
+            "decoder_optimizer": optimizer("decoder", decoder),
+        },
+        "semi_amortized": lambda: {
+            "optimizer": optimizer("model", encoder + decoder),
+            "decoder_parameters": len(decoder),
+        },
+    }[slots.step]()
+    step = STEPS[slots.step](model=model, groups=groups, clip_norm=training.clip_norm, **own_parts)
     return step.set_train()

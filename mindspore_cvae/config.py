@@ -195,6 +195,7 @@ _SLOT_INTERVALS = {
     "temperature": "(0, 1000]",
     "prior_negatives": "[0, 1000]",
     "beta_max": "[0, 1000]",
+    "refinement_steps": "[0, 1000]",
 }
 _SECTIONS = ("slots", "data", "model", "train", "eval")
 _TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a printable text"}
@@ -672,6 +673,31 @@ _CONTRADICTIONS = (
         lambda c: c.slots.step == "critic_then_model" and not _has_critics(c.slots),
         ("slots.step", "slots.divergence"),
         "the step critic_then_model needs critics, so a divergence joint_dual or marginal_dual",
+    ),
+    (
+        lambda c: (
+            c.slots.step in ("aggressive", "semi_amortized") and c.slots.divergence != "gaussian_kl"
+        ),
+        ("slots.step", "slots.divergence"),
+        "the steps aggressive and semi_amortized need the divergence gaussian_kl",
+    ),
+    (
+        lambda c: (c.slots.refinement_steps > 0) != (c.slots.step == "semi_amortized"),
+        ("slots.refinement_steps", "slots.step"),
+        "refinement steps and the step semi_amortized need each other",
+    ),
+    (
+        lambda c: c.slots.step == "semi_amortized" and c.precision == "fast",
+        ("slots.step", "precision"),
+        "products in bfloat16 are too coarse for the finite differences of the step semi_amortized",
+    ),
+    (
+        lambda c: (
+            c.slots.posterior == "none"
+            and (c.slots.divergence != "none" or c.slots.contrast != "none")
+        ),
+        ("slots.posterior", "slots.divergence", "slots.contrast"),
+        "without a latent variable nothing is left to regularise or to contrast",
     ),
     (
         lambda c: c.data.unk_alias is not None and len(c.data.unk_alias.split()) != 1,

@@ -7,7 +7,10 @@ from mindspore import Tensor, nn, ops
 
 from mindspore_cvae import noise
 from mindspore_cvae.data.batches import EpochPlan, make_batch
+from mindspore_cvae.errors import InputError
+from mindspore_cvae.inference import Inference
 from mindspore_cvae.model import LatentVariableModel
+from mindspore_cvae.posteriors import NoLatent
 from mindspore_cvae.progress import progress
 
 NARROWEST = 16
@@ -30,16 +33,15 @@ def graph_widths(max_words: int) -> tuple[int, ...]:
 
 
 class PosteriorMean(nn.Cell):
-    """E_q(z|x) z of a family that knows it. tokens (N, T + 1) -> (N, Z)."""
+    """E_q(z|x) z of a family that knows it. Parameters of q(z|x) (N, P) -> (N, Z)."""
 
     def __init__(self, model: LatentVariableModel):
         # Without prefixes: the model's parameters keep their names.
         super().__init__(auto_prefix=False)
-        self.model = model
+        self.posterior = model.posterior
 
-    def construct(self, tokens: Tensor) -> Tensor:
-        posterior = self.model.posterior
-        return posterior.mean(posterior(self.model.encoder(tokens)))
+    def construct(self, parameters: Tensor) -> Tensor:
+        return self.posterior.mean(parameters)
 
 
 class PosteriorAverage(nn.Cell):
@@ -47,15 +49,13 @@ class PosteriorAverage(nn.Cell):
 
     def __init__(self, model: LatentVariableModel):
         super().__init__(auto_prefix=False)
-        self.model = model
+        self.posterior = model.posterior
 
-    def construct(self, tokens: Tensor, draws: Tensor) -> Tensor:
-        """tokens (N, T + 1), draws (N, S, noise size) -> (N, Z)."""
+    def construct(self, parameters: Tensor, draws: Tensor) -> Tensor:
+        """Parameters of q(z|x) (N, P), draws (N, S, noise size) -> (N, Z)."""
         sentences, samples, _ = draws.shape
-        posterior = self.model.posterior
-        parameters = posterior(self.model.encoder(tokens))
         repeated = ops.repeat_interleave(parameters, samples, 0)
-        z = posterior.sample(repeated, draws.reshape(sentences * samples, -1))
+        z = self.posterior.sample(repeated, draws.reshape(sentences * samples, -1))
         return z.reshape(sentences, samples, -1).mean(1)
 
 
@@ -75,9 +75,11 @@ class SentenceEncoder:
     def __init__(self, model: LatentVariableModel, latent_size: int, max_words: int, rows: int):
         self.noise_size = model.posterior.noise_size
         self.has_closed_form = hasattr(model.posterior, "mean")
+        self.has_latent = not isinstance(model.posterior, NoLatent)
         self.latent_size = latent_size
         self.widths = graph_widths(max_words)
         self.rows = rows
+        self._infer = Inference(model)
         self._mean = PosteriorMean(model).set_train(False)
         self._average = PosteriorAverage(model).set_train(False)
 
@@ -94,7 +96,12 @@ class SentenceEncoder:
 
         Returns:
             (N, Z) float32.
+
+        Raises:
+            InputError: The model has no latent variable.
         """
+        if not self.has_latent:
+            raise InputError("this run's system has no latent variable: it encodes no sentence")
         means = np.zeros((len(sentences), self.latent_size), np.float32)
         if not sentences:
             return means
@@ -102,14 +109,15 @@ class SentenceEncoder:
         bar = progress("encoding", len(sentences), "sentences")
         for width, index in EpochPlan(lengths, self.widths, self.rows, shuffle=False):
             tokens = make_batch(sentences, width, index, self.rows).tokens
+            _, parameters = self._infer(Tensor(tokens))
             if samples is None or not self.noise_size:
-                values = self._mean(Tensor(tokens))
+                values = self._mean(parameters)
             else:
                 draws = np.zeros((self.rows, samples, self.noise_size), np.float32)
                 for row, number in enumerate(index):
                     source = noise.generator(seed, "generation", int(number))
                     draws[row] = noise.normal(source, samples, self.noise_size)
-                values = self._average(Tensor(tokens), Tensor(draws))
+                values = self._average(parameters, Tensor(draws))
             means[index] = values.asnumpy()[: len(index)]
             bar.update(len(index))
         bar.close()

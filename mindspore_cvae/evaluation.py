@@ -11,7 +11,7 @@ from mindspore_cvae import bounds, estimators
 from mindspore_cvae.config import Config
 from mindspore_cvae.data.batches import corpus_widths
 from mindspore_cvae.data.corpus import Corpus, Split, true_scores
-from mindspore_cvae.importance import ImportanceSampler, ImportanceScores
+from mindspore_cvae.importance import ImportanceSampler, ImportanceScores, without_latent
 from mindspore_cvae.loading import load_run
 from mindspore_cvae.refit import refitted_kl
 from mindspore_cvae.scoring import Evaluator, SentenceScores, gaussian_moments
@@ -20,8 +20,8 @@ from mindspore_cvae.scoring import Evaluator, SentenceScores, gaussian_moments
 def kl_columns(scores: SentenceScores, slots) -> tuple:
     """KL and KL_z of each sentence by the paper's estimators, (N,) each; None where there is none.
 
-    Gaussian rows: closed form, and KL - MI; rows with critics: the dual with f and with g; AE: 0
-        and none.
+    Gaussian rows: closed form, and KL - MI; rows with critics: the dual with f and with g; AE and
+    language model: 0 and none.
     """
     if slots.posterior == "gaussian":
         mean, log_variance = gaussian_moments(scores.parameters.astype(np.float64))
@@ -36,7 +36,7 @@ def kl_columns(scores: SentenceScores, slots) -> tuple:
     if scores.f_posterior is not None:
         kl = estimators.dual_kl(scores.f_posterior, scores.exp_f_prior)
         return kl, estimators.dual_kl(scores.g_posterior, scores.exp_g_prior)
-    if slots.posterior == "deterministic":
+    if slots.posterior in ("deterministic", "none"):
         return np.zeros_like(scores.reconstruction), None
     return None, None
 
@@ -61,14 +61,17 @@ def paper_metrics(scores: SentenceScores, slots) -> dict:
     means = scores.posterior_mean
     if slots.posterior == "gaussian":
         means, _ = gaussian_moments(scores.parameters)
-    columns["au"] = estimators.active_units(means)
+    if slots.posterior != "none":
+        columns["au"] = estimators.active_units(means)
     return columns
 
 
-def valid_metrics(scores: SentenceScores) -> dict:
+def valid_metrics(scores: SentenceScores, slots) -> dict:
     """The exact columns: kl_exact, neg_elbo_valid, mi_exact and its ceiling ln N; null where q(z|x)
-    is not Gaussian. Means a sentence in nats."""
+    is not Gaussian, but for the -log p(x) of a language model. Means a sentence in nats."""
     columns = dict.fromkeys(("kl_exact", "neg_elbo_valid", "mi_exact", "mi_exact_ceiling"))
+    if slots.posterior == "none":
+        columns["neg_elbo_valid"] = float(scores.reconstruction.mean())
     if scores.exact is not None:
         kl = bounds.gaussian_kl(scores.exact)
         columns["kl_exact"] = float(kl.mean())
@@ -120,19 +123,22 @@ def evaluate(
     """
     scores = evaluator.score(split, samples, sentences)
     total, tokens = len(scores.tokens), int(scores.tokens.sum())
-    metrics = paper_metrics(scores, evaluator.slots) | valid_metrics(scores)
+    metrics = paper_metrics(scores, evaluator.slots) | valid_metrics(scores, evaluator.slots)
     values = {"line": split.lines[:total], "tokens": scores.tokens, "rec": scores.reconstruction}
     kl, kl_z = kl_columns(scores, evaluator.slots)
     values |= {name: value for name, value in (("kl", kl), ("kl_z", kl_z)) if value is not None}
     if scores.exact is not None:
         values["kl_exact"] = bounds.gaussian_kl(scores.exact)
     if iw_samples is not None:
-        sampler = ImportanceSampler(evaluator)
-        inflation = sampler.choose_inflation(valid, samples, iw_samples)
-        importance = sampler.score(split, scores, iw_samples, inflation)
+        if evaluator.slots.posterior == "none":
+            importance = without_latent(scores.reconstruction, iw_samples)
+        else:
+            sampler = ImportanceSampler(evaluator)
+            inflation = sampler.choose_inflation(valid, samples, iw_samples)
+            importance = sampler.score(split, scores, iw_samples, inflation)
         metrics |= importance_metrics(importance, tokens)
         values |= {"iw_nll": importance.nll, "ess": importance.effective_samples}
-    if critic_sizes is not None:
+    if critic_sizes is not None and evaluator.slots.posterior != "none":
         metrics |= refitted_kl(scores.hidden, scores.codes, critic_sizes, evaluator.seed)
     metrics |= {"sentences": total, "tokens": tokens, "samples": samples, "draws": scores.draws}
     truth = true_scores(split, total)

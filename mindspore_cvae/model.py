@@ -29,6 +29,7 @@ class LatentVariableModel(nn.Cell):
         divergence: D, with its critics.
         contrast: C.
         views: how many times each sentence is encoded; all views go through one call.
+        refinement_steps: of SVI that the encoder's posterior is refined by.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class LatentVariableModel(nn.Cell):
         divergence: nn.Cell,
         contrast: nn.Cell,
         views: int,
+        refinement_steps: int = 0,
     ):
         super().__init__()
         self.encoder = encoder
@@ -47,12 +49,41 @@ class LatentVariableModel(nn.Cell):
         self.divergence = divergence
         self.contrast = contrast
         self.views = views
+        self.refinement_steps = refinement_steps
 
     def encode(self, tokens: Tensor, posterior_noise, encoder_bytes=None) -> tuple:
         """tokens (V N, T + 1) -> h (V N, H), parameters of q(z|x), z (V N, Z)."""
         h = self.encoder(tokens, encoder_bytes)
         parameters = self.posterior(h)
         return h, parameters, self.posterior.sample(parameters, posterior_noise)
+
+    def construct(
+        self,
+        tokens: Tensor,
+        weight: Tensor,
+        beta: Tensor,
+        encoder_tokens: Tensor,
+        posterior_noise,
+        contrast_prior,
+        encoder_bytes,
+        embedding_bytes,
+        output_bytes,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The :class:`Terms` of a batch, for a divergence without critics; arguments as in
+        :meth:`encode` and :meth:`objective`."""
+        h, parameters, z = self.encode(encoder_tokens, posterior_noise, encoder_bytes)
+        return self.objective(
+            h,
+            parameters,
+            z,
+            tokens,
+            weight,
+            beta,
+            None,
+            contrast_prior,
+            embedding_bytes,
+            output_bytes,
+        )
 
     def objective(
         self,

@@ -97,6 +97,17 @@ class Encoder(nn.Cell):
         return ops.gather(states.reshape(-1, states.shape[-1]), rows, 0)
 
 
+class NoEncoder(nn.Cell):
+    """h = 0, for a model that encodes nothing; no parameters."""
+
+    def __init__(self, *unused):
+        super().__init__()
+
+    def construct(self, tokens: Tensor, random_bytes=None) -> Tensor:
+        """tokens (N, T + 1) -> (N, 1)."""
+        return ops.zeros((tokens.shape[0], 1), ms.float32)
+
+
 class Decoder(nn.Cell):
     """p(x|z): an LSTM that reads [previous word ; z] and starts from a linear map of z (Section
     3.1)."""
@@ -124,6 +135,11 @@ class Decoder(nn.Cell):
         hidden = self.initial_hidden(z).expand_dims(0)
         return hidden, ops.zeros_like(hidden)
 
+    def inputs(self, embedded: Tensor, z: Tensor) -> Tensor:
+        """What the LSTM reads: embedded words (T, N, E), z (N, Z) -> (T, N, E + Z)."""
+        each_step = ops.broadcast_to(z, (embedded.shape[0], z.shape[0], z.shape[1]))
+        return ops.concat((embedded, each_step), 2)
+
     def logits(self, states: Tensor) -> Tensor:
         """LSTM outputs (M, H) -> log p(word) up to a constant a row, (M, V)."""
         ones = ops.ones((states.shape[0], 1), states.dtype)
@@ -135,7 +151,7 @@ class Decoder(nn.Cell):
 
     def advance(self, words: Tensor, z: Tensor, state: tuple) -> tuple[Tensor, tuple]:
         """Reads a word of each row: words (N,), z (N, Z), state -> LSTM output (N, H), state."""
-        inputs = ops.concat((self.embedding(words), z), 1).expand_dims(0)
+        inputs = self.inputs(self.embedding(words).expand_dims(0), z)
         outputs, state = self.lstm(inputs, state)
         return outputs[0], state
 
@@ -158,15 +174,38 @@ class Decoder(nn.Cell):
         Returns:
             (N,) nats a sentence.
         """
-        sentences, width = tokens.shape[0], tokens.shape[1] - 1
         previous, targets = tokens[:, :-1].T, tokens[:, 1:].T
         embedded = dropout(self.embedding(previous), embedding_bytes, self.dropout_rate)
-        z_each_step = ops.broadcast_to(z, (width, sentences, z.shape[1]))
-        states, _ = self.lstm(ops.concat((embedded, z_each_step), 2), self.initial_state(z))
+        states, _ = self.lstm(self.inputs(embedded, z), self.initial_state(z))
         states = dropout(states, output_bytes, self.dropout_rate)
         log_probabilities = self.log_probabilities(states.reshape(-1, states.shape[-1]))
         mask = (targets != PAD).astype(log_probabilities.dtype)
         return objectives.sentence_negative_log_likelihood(log_probabilities, targets, mask)
+
+
+class LanguageModel(Decoder):
+    """p(x): the decoder without a latent variable. z is ignored, and the first state is zero."""
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        embedding_size: int,
+        hidden_size: int,
+        latent_size: int,
+        dropout_rate: float,
+    ):
+        super().__init__(vocabulary_size, embedding_size, hidden_size, latent_size, dropout_rate)
+        del self.initial_hidden
+        self.lstm = nn.LSTM(embedding_size, hidden_size)
+
+    def initial_state(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Of as many rows as z has: zeros, each (1, N, H)."""
+        zeros = ops.zeros((1, z.shape[0], self.lstm.hidden_size), z.dtype)
+        return zeros, zeros
+
+    def inputs(self, embedded: Tensor, z: Tensor) -> Tensor:
+        """The embedded words alone."""
+        return embedded
 
 
 class Critic(nn.Cell):

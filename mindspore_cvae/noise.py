@@ -16,21 +16,22 @@ from mindspore_cvae.systems import System
 
 STREAMS = (
     *("posterior", "prior", "contrast", "encoder", "embedding", "output", "swap", "evaluation"),
-    *("generation", "decoding", "importance", "critic"),
+    *("generation", "decoding", "importance", "critic", "batch", "refinement"),
 )
 """Purposes that draw numbers; each has its own key, so that switching one off changes no other."""
 
 
-def generator(seed: int, stream: str, counter: int) -> np.random.Generator:
+def generator(seed: int, stream: str, counter: int, part: int = 0) -> np.random.Generator:
     """The generator of one purpose at one point: counters 2^64 draws apart never meet.
 
     Args:
         seed: of the run.
         stream: one of :data:`STREAMS`.
         counter: training step, or number of the sentence in evaluation; >= 0.
+        part: of the point, where it has several: sub-iterations of a training step; >= 0.
     """
     key = np.array([seed, STREAMS.index(stream)], np.uint64)
-    position = np.array([0, counter, 0, 0], np.uint64)
+    position = np.array([0, counter, part, 0], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=position))
 
 
@@ -82,7 +83,8 @@ class StepNoise(NamedTuple):
     encoder_tokens: np.ndarray
     """(V N, T + 1) int32: what the encoder reads; differs from the targets by swaps only."""
     posterior: np.ndarray | None
-    """(V N, noise size): eps of Eq. 2."""
+    """(V N, noise size): eps of Eq. 2. Where SVI refines the posterior, (S + 1, V N, Z): one set
+    for each of its S steps and one for the objective."""
     prior: np.ndarray | None
     """(K + 1, V N, Z): draws from p(z), one set for each critic update and one for the model's."""
     contrast: np.ndarray | None
@@ -111,26 +113,30 @@ class NoiseMaker:
         self.critic_updates = critic_updates
         self.seed = seed
 
-    def __call__(self, step: int, tokens: np.ndarray) -> StepNoise:
-        """The noise of training step ``step`` (counted from 0) for a batch tokens (N, T + 1)."""
+    def __call__(self, step: int, tokens: np.ndarray, part: int = 0) -> StepNoise:
+        """The noise of training step ``step`` (counted from 0), or of its sub-iteration ``part``
+        (from 1), for a batch tokens (N, T + 1)."""
         system, sizes = self.system, self.sizes
         sentences, width = tokens.shape
         rows = system.views * sentences
 
         def stream(name: str) -> np.random.Generator:
-            return generator(self.seed, name, step)
+            return generator(self.seed, name, step, part)
 
         views = [tokens] * system.views
         if system.augmentation == "swap" and system.views == 2:
             views[1] = swap_neighbours(tokens, system.swap_probability, stream("swap"))
-        noise_size = {"deterministic": 0, "gaussian": sizes.latent_size}.get(
+        noise_size = {"deterministic": 0, "none": 0, "gaussian": sizes.latent_size}.get(
             system.posterior, sizes.noise_size
         )
+        posterior_shape = (rows, noise_size)
+        if system.refinement_steps:
+            posterior_shape = (system.refinement_steps + 1, *posterior_shape)
         has_critics = system.step == "critic_then_model"
         decoder_shape = (width - 1, rows)
         return StepNoise(
             encoder_tokens=np.concatenate(views),
-            posterior=normal(stream("posterior"), rows, noise_size) if noise_size else None,
+            posterior=normal(stream("posterior"), *posterior_shape) if noise_size else None,
             prior=normal(stream("prior"), self.critic_updates + 1, rows, sizes.latent_size)
             if has_critics
             else None,

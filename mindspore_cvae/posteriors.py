@@ -103,10 +103,29 @@ class MultilayerPerceptron(nn.Cell):
         return self.layers(ops.concat((parameters, noise), 1))
 
 
+class NoLatent(nn.Cell):
+    """z = 0 for every sentence, where there is no latent variable (a language model)."""
+
+    noise_size = 0
+
+    def __init__(self, latent_size: int, **unused):
+        super().__init__()
+        self.latent_size = latent_size
+
+    def construct(self, h: Tensor) -> Tensor:
+        """(N, H) -> (N, Z)."""
+        return ops.zeros((h.shape[0], self.latent_size), h.dtype)
+
+    def sample(self, parameters: Tensor, noise) -> Tensor:
+        """(N, Z), unused noise -> (N, Z)."""
+        return parameters
+
+
 POSTERIORS = {
     "deterministic": Deterministic,
     "gaussian": Gaussian,
     "affine": Affine,
     "mlp": MultilayerPerceptron,
+    "none": NoLatent,
 }
 """The values of the slot ``posterior``."""

@@ -16,6 +16,7 @@ from mindspore_cvae import noise, objectives
 from mindspore_cvae.bounds import GaussianPosterior
 from mindspore_cvae.data.batches import EpochPlan, batches
 from mindspore_cvae.data.corpus import Split
+from mindspore_cvae.inference import Inference
 from mindspore_cvae.model import LatentVariableModel
 from mindspore_cvae.progress import progress
 
@@ -24,19 +25,6 @@ DRAWS_PER_CALL = 16
 KEPT_DRAWS = 8
 """Draws of a sentence that are kept, for the mutual information."""
 CRITIC_FIELDS = ("f_posterior", "exp_f_prior", "g_posterior", "exp_g_prior")
-
-
-class Codes(nn.Cell):
-    """tokens (B, T + 1) -> h (B, H) and the parameters of q(z|x), without dropout."""
-
-    def __init__(self, model: LatentVariableModel):
-        # Without prefixes: the model's parameters keep their names, as checkpoints have them.
-        super().__init__(auto_prefix=False)
-        self.model = model
-
-    def construct(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.model.encoder(tokens)
-        return h, self.model.posterior(h)
 
 
 class Draws(nn.Cell):
@@ -48,6 +36,7 @@ class Draws(nn.Cell):
     """
 
     def __init__(self, model: LatentVariableModel, has_critics: bool):
+        # Without prefixes: the model's parameters keep their names, as checkpoints have them.
         super().__init__(auto_prefix=False)
         self.model = model
         self.has_critics = has_critics
@@ -171,7 +160,7 @@ class Evaluator:
         self.seed = seed
         self.noise_size = model.posterior.noise_size
         self.has_critics = len(model.divergence.trainable_params()) > 0
-        self.codes = Codes(model).set_train(False)
+        self.codes = Inference(model)
         self.draws = Draws(model, self.has_critics).set_train(False)
         self.likelihood = Likelihood(model).set_train(False)
         self.posterior = model.posterior
@@ -183,8 +172,8 @@ class Evaluator:
 
     def draws_of(self, samples: int) -> int:
         """How many z a sentence the paper's protocol takes: one where q(z|x) is a Gaussian or a
-        point."""
-        return 1 if self.slots.posterior in ("deterministic", "gaussian") else samples
+        point, or where there is none."""
+        return 1 if self.slots.posterior in ("deterministic", "gaussian", "none") else samples
 
     def score(self, split: Split, samples: int, sentences: int | None = None) -> SentenceScores:
         """Per-sentence values of a split by the paper's protocol.

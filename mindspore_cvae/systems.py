@@ -21,7 +21,8 @@ class System:
 
     posterior: str
     """Family of q(z|x): ``deterministic`` (z = W h + b), ``gaussian`` (diagonal), ``affine``
-    (z = W [h ; eps] + b, Eq. 2 as released) or ``mlp`` (hidden layers on [h ; eps])."""
+    (z = W [h ; eps] + b, Eq. 2 as released), ``mlp`` (hidden layers on [h ; eps]), or ``none``: no
+    latent variable, no encoder, and a decoder that reads words alone."""
     divergence: str
     """D(q || p): ``none``, ``gaussian_kl`` (closed form), ``joint_dual`` (critic f(x, z), Eq. 3) or
     ``marginal_dual`` (critic g(z), Eq. 7)."""
@@ -68,11 +69,16 @@ class System:
     """Gradient norms are clipped for encoder and decoder each (``separate``) or for all
     parameters ``together``."""
     step: str = "joint"
-    """How parameters are updated: ``joint`` or ``critic_then_model`` (Algorithm 1)."""
+    """How parameters are updated: ``joint``, ``critic_then_model`` (Algorithm 1), ``aggressive``
+    (the encoder many times before the decoder once, He et al. 2019) or ``semi_amortized`` (through
+    the refinement of the posterior, Kim et al. 2018)."""
+    refinement_steps: int = 0
+    """Steps of stochastic variational inference that refine the encoder's posterior, in training
+    and evaluation."""
 
 
 CHOICES: dict[str, tuple] = {
-    "posterior": ("deterministic", "gaussian", "affine", "mlp"),
+    "posterior": ("deterministic", "gaussian", "affine", "mlp", "none"),
     "divergence": ("none", "gaussian_kl", "joint_dual", "marginal_dual"),
     "critic_loss": ("dual", "circle_mean", "circle_sum", "circle_pairwise"),
     "divergence_sign": ("adversarial", "printed"),
@@ -84,7 +90,7 @@ CHOICES: dict[str, tuple] = {
     "negatives": ("second", "first"),
     "beta": ("zero", "constant", "warm_up", "cyclical"),
     "clipping": ("together", "separate"),
-    "step": ("joint", "critic_then_model"),
+    "step": ("joint", "critic_then_model", "aggressive", "semi_amortized"),
 }
 
 _GAUSSIAN = System("gaussian", "gaussian_kl", clipping="together")
@@ -93,10 +99,13 @@ _CONTRASTIVE = replace(_IMPLICIT, contrast="info_nce", views=2, encoder_dropout=
 _CIRCLE = replace(_CONTRASTIVE, critic_loss="circle_pairwise", squared_difference="squares")
 
 SYSTEMS: dict[str, System] = {
+    "lstm_lm": System("none", "none", beta="zero", beta_max=0.0, clipping="together"),
     "ae": System("deterministic", "none", beta="zero", beta_max=0.0, clipping="together"),
     "vae": _GAUSSIAN,
     "beta_vae": replace(_GAUSSIAN, beta_max=0.5),
     "cyclical_vae": replace(_GAUSSIAN, beta="cyclical"),
+    "sa_vae": replace(_GAUSSIAN, step="semi_amortized", refinement_steps=10),
+    "lagging_vae": replace(_GAUSSIAN, step="aggressive"),
     "ivae": _IMPLICIT,
     "ivae_mi": replace(_IMPLICIT, divergence="marginal_dual"),
     "cvae": _CONTRASTIVE,

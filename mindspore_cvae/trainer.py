@@ -9,6 +9,7 @@ checkpoint: the plan of an epoch, beta, noise; parameters and moments; the count
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import platform
 import signal
@@ -24,11 +25,11 @@ from mindspore import Tensor
 from mindspore_cvae import __version__, checkpoints
 from mindspore_cvae.building import build_model, build_step
 from mindspore_cvae.config import Config
-from mindspore_cvae.data.batches import Batch, EpochPlan, batch_dataset, corpus_widths
+from mindspore_cvae.data.batches import Batch, EpochPlan, batch_dataset, corpus_widths, make_batch
 from mindspore_cvae.data.corpus import Corpus
 from mindspore_cvae.errors import InputError, TrainingError, warn_user
 from mindspore_cvae.evaluation import evaluate
-from mindspore_cvae.noise import NoiseMaker, StepNoise
+from mindspore_cvae.noise import NoiseMaker, StepNoise, generator
 from mindspore_cvae.progress import progress
 from mindspore_cvae.runs import Run
 from mindspore_cvae.schedules import SCHEDULES, settled_after
@@ -59,6 +60,8 @@ class TrainingState:
     """Sums over the steps since the last row of the log."""
     log_rows: int = 0
     """Rows of the log that were written before."""
+    step_state: dict[str, bool | float | None] = field(default_factory=dict)
+    """What the training step remembers besides its parameters."""
 
 
 class Trainer:
@@ -86,6 +89,7 @@ class Trainer:
         self.beta_settles = settled_after(config.slots.beta, *beta)
         self.model = build_model(config.slots, config.model, len(corpus.vocabulary), config.seed)
         self.step = build_step(self.model, config.slots, config.train)
+        self.step.bind(self.random_batch)
         self.noise = NoiseMaker(
             config.slots, config.model, config.train.critic_updates, config.seed
         )
@@ -110,6 +114,27 @@ class Trainer:
         data = self.config.data
         lengths = self.corpus.train.lengths
         return EpochPlan(lengths, self.widths, data.batch_size, self.config.seed, epoch)
+
+    @functools.cached_property
+    def random_plan(self) -> EpochPlan:
+        """The batches that :meth:`random_batch` chooses among: those of an epoch 0, which no
+        training runs."""
+        return self.plan(0)
+
+    def random_batch(self, number: int) -> tuple:
+        """Arguments (tokens, weight, *noise) of a batch of training sentences drawn at random.
+
+        Args:
+            number: of the batch within the training step under way, from 1. With the seed and the
+                step it decides everything.
+        """
+        step = self.state.step
+        source = generator(self.config.seed, "batch", step, number)
+        choice = int(source.bit_generator.random_raw() % len(self.random_plan))
+        width, indices = self.random_plan[choice]
+        batch = make_batch(self.corpus.train.sentences, width, indices, self.config.data.batch_size)
+        arrays = (batch.tokens, batch.weight, *self.noise(step, batch.tokens, number))
+        return tuple(None if array is None else Tensor(array) for array in arrays)
 
     def fit(self, resume: bool = False) -> str:
         """Trains to the end.
@@ -244,6 +269,7 @@ class Trainer:
         values["steps"] = 1
         values["sentences"] = int(real.sum())
         values["tokens"] = int((tokens[real, 1:] != 0).sum())
+        values |= self.step.counts()
         window = self.state.window
         for name, value in values.items():
             window[name] = window.get(name, 0) + float(value)
@@ -276,6 +302,7 @@ class Trainer:
                 "sentences": int(window["sentences"]),
                 "tokens": int(window["tokens"]),
                 "devices": 1,
+                **{name: int(window[name]) for name in self.step.counts()},
             }
         )
         state.window = {}
@@ -303,6 +330,7 @@ class Trainer:
         elif state.step >= self.beta_settles:
             state.waited += 1
         state.validated = state.step
+        self.step.after_validation(metrics)
         self.log.write(
             {
                 "event": "valid",
@@ -311,6 +339,7 @@ class Trainer:
                 **metrics,
                 "valid": is_valid,
                 "best": is_best,
+                **self.step.state(),
                 "seconds": time.monotonic() - started,
             }
         )
@@ -322,6 +351,7 @@ class Trainer:
     def save(self, best: bool = False) -> None:
         """Writes a checkpoint of everything that a resumed run needs."""
         self.state.log_rows = self.log.sync()
+        self.state.step_state = self.step.state()
         tensors = {parameter.name: parameter.asnumpy() for parameter in self.step.get_parameters()}
         checkpoints.save(
             self.run.checkpoints,
@@ -348,6 +378,7 @@ class Trainer:
             if values is None or values.shape != parameter.shape:
                 raise InputError(f"{saved.path} does not hold {parameter.name} of this system")
             parameter.set_data(Tensor(values))
+        self.step.load_state(self.state.step_state)
         return True
 
     def start_row(self, event: str) -> dict:

@@ -300,6 +300,17 @@ CONTRADICTIONS = [
     ("ae", ["slots.divergence=gaussian_kl"], "needs the posterior gaussian"),
     ("ivae", ["slots.step=joint"], "needs the step critic_then_model"),
     ("vae", ["slots.step=critic_then_model"], "needs critics"),
+    ("ae", ["slots.step=aggressive"], "need the divergence gaussian_kl"),
+    ("vae", ["slots.step=semi_amortized"], "need each other"),
+    ("vae", ["slots.refinement_steps=3"], "need each other"),
+    ("sa_vae", ["slots.refinement_steps=0"], "need each other"),
+    ("sa_vae", ["precision=fast"], "too coarse"),
+    ("lstm_lm", ["slots.views=2", "slots.contrast=info_nce"], "without a latent variable"),
+    (
+        "lstm_lm",
+        ["slots.step=critic_then_model", "slots.divergence=joint_dual"],
+        "without a latent variable",
+    ),
     ("vae", ["data.unk_alias=two words"], "must be one word"),
 ]
 
@@ -342,7 +353,7 @@ def valid_values(option: configuration.Option) -> st.SearchStrategy:
 FREE_OF_CONTRADICTIONS = {
     key: valid_values(option)
     for key, option in OPTIONS.items()
-    if not key.startswith("slots.") and key not in ("system", "data.batch_size")
+    if not key.startswith("slots.") and key not in ("system", "data.batch_size", "precision")
 }
 
 

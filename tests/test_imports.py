@@ -27,7 +27,8 @@ ARROWS = {
     "divergences": {"networks", "objectives"},
     "contrasts": {"networks", "objectives"},
     "model": {"objectives"},
-    "steps": {"model", "objectives"},
+    "refinement": {"objectives"},
+    "steps": {"model", "objectives", "refinement"},
     "noise": {"systems"},
     "building": {
         *("systems", "networks", "posteriors", "divergences", "contrasts", "model", "steps"),

@@ -62,6 +62,19 @@ def test_another_seed_or_step_gives_other_noise(change):
     assert set(different) == set(make()._fields) and not any(different.values())
 
 
+def test_sub_iterations_share_no_numbers_with_the_step_or_each_other():
+    maker = NoiseMaker(SYSTEMS["lagging_vae"], SIZES, CRITIC_UPDATES, 5)
+    parts = [maker(3, TOKENS, part) for part in range(4)]
+    assert all(equal(parts[0], maker(3, TOKENS)).values())
+    draws = [part.posterior.ravel() for part in parts]
+    assert len(np.unique(np.concatenate(draws))) == sum(map(len, draws))
+
+
+def test_each_step_of_a_refinement_has_its_own_draws():
+    draws = make("sa_vae").posterior
+    assert len(np.unique(draws)) == draws.size
+
+
 def test_steps_share_no_numbers():
     """Successive steps are no shifted copies of one sequence."""
     seen = [make(step=step).posterior.ravel() for step in range(20)]
@@ -103,9 +116,11 @@ def test_each_system_gets_the_noise_that_it_needs(name):
     every = system.views * len(TOKENS)
     assert noise.encoder_tokens.shape == (every, WIDTH + 1)
     assert noise.encoder_tokens.dtype == np.int32
-    size = {"deterministic": None, "gaussian": SIZES.latent_size}.get(system.posterior, 3)
+    sizes = {"deterministic": None, "none": None, "gaussian": SIZES.latent_size}
+    size = sizes.get(system.posterior, 3)
     assert (noise.posterior is None) == (size is None)
-    assert size is None or noise.posterior.shape == (every, size)
+    sets = (system.refinement_steps + 1,) if system.refinement_steps else ()
+    assert size is None or noise.posterior.shape == (*sets, every, size)
     assert (noise.prior is None) == (system.divergence in ("none", "gaussian_kl"))
     assert noise.contrast is None
     assert (noise.encoder_bytes is None) == (system.contrast == "none")

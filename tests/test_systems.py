@@ -53,6 +53,13 @@ CIRCLE = {**CONTRASTIVE, "critic_loss": "circle_pairwise", "squared_difference":
 ONE_VIEW = {"contrast": "none", "views": 1, "encoder_dropout": 0.0}
 
 PAPER = {
+    "lstm_lm": {
+        **ONE_VIEW,
+        "posterior": "none",
+        "divergence": "none",
+        "beta": "zero",
+        "step": "joint",
+    },
     "ae": {
         **ONE_VIEW,
         "posterior": "deterministic",
@@ -63,6 +70,8 @@ PAPER = {
     "vae": GAUSSIAN,
     "beta_vae": {**GAUSSIAN, "beta_max": 0.5},
     "cyclical_vae": {**GAUSSIAN, "beta": "cyclical"},
+    "sa_vae": {**GAUSSIAN, "step": "semi_amortized", "refinement_steps": 10},
+    "lagging_vae": {**GAUSSIAN, "step": "aggressive"},
     "ivae": {**IMPLICIT, **ONE_VIEW, "divergence": "joint_dual"},
     "ivae_mi": {**IMPLICIT, **ONE_VIEW, "divergence": "marginal_dual"},
     "cvae": {**CONTRASTIVE, "divergence": "joint_dual"},
