@@ -7,6 +7,7 @@ depends on how sentences and draws are cut into calls.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,6 +151,9 @@ class Evaluator:
         rows: of a call of the decoder.
         latent_size: Z.
         seed: of the noise.
+
+    Attributes:
+        before_batch: called before every batch; may raise, to end a long evaluation.
     """
 
     def __init__(self, model, slots, widths, rows: int, latent_size: int, seed: int):
@@ -164,6 +168,7 @@ class Evaluator:
         self.draws = Draws(model, self.has_critics).set_train(False)
         self.likelihood = Likelihood(model).set_train(False)
         self.posterior = model.posterior
+        self.before_batch: Callable[[], None] = lambda: None
 
     @property
     def draws_per_call(self) -> int:
@@ -196,6 +201,7 @@ class Evaluator:
         hidden = parameters = None
         bar = progress(f"scoring {split.name}", total, "sentences")
         for batch in batches(split, plan):
+            self.before_batch()
             real = batch.index >= 0
             index = batch.index[real]
             tokens = Tensor(batch.tokens)
@@ -277,7 +283,11 @@ def _diagonal(parameters: np.ndarray, posterior: nn.Cell) -> GaussianPosterior:
     return GaussianPosterior.diagonal(*gaussian_moments(parameters.astype(np.float64)))
 
 
-def _affine(parameters: np.ndarray, posterior: nn.Cell) -> GaussianPosterior:
+def _affine(parameters: np.ndarray, posterior: nn.Cell) -> GaussianPosterior | None:
+    """None where there are fewer noise than latent dimensions: then q(z|x) has no density."""
+    latent_size, noise_size = posterior.from_noise.weight.shape
+    if noise_size < latent_size:
+        return None
     return GaussianPosterior.affine(
         parameters,
         posterior.from_hidden.weight.asnumpy(),

@@ -1,0 +1,154 @@
+"""The importance-weighted bound of real decoders against numerical integration over z."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mindspore import Tensor
+from tiny import randomise
+
+from mindspore_cvae import bounds, devices
+from mindspore_cvae.building import build_model
+from mindspore_cvae.config import Model, override
+from mindspore_cvae.config import load as load_config
+from mindspore_cvae.data.corpus import Split
+from mindspore_cvae.evaluation import evaluate
+from mindspore_cvae.importance import ImportanceSampler
+from mindspore_cvae.scoring import Evaluator
+
+SYSTEM_OF = {"gaussian": "vae", "affine": "ivae", "mlp": "ivae", "deterministic": "ae"}
+WIDTH, ROWS, COPIES = 6, 480, 40
+CASES = [("gaussian", 1), ("gaussian", 2), ("affine", 1), ("mlp", 2)]
+"""Families of posteriors and latent sizes."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graph_mode():
+    devices.choose("CPU")
+
+
+def split(count=3, seed=0, copies=1):
+    """Sentences of 2 to 5 words of a vocabulary of 12, each of them so often in a row.
+
+    Noise is keyed by the number of a sentence, so copies are independent repetitions.
+    """
+    random = np.random.default_rng(seed)
+    sentences = [
+        random.integers(4, 12, length).astype(np.int32) for length in random.integers(2, 6, count)
+    ]
+    sentences = [sentence for sentence in sentences for _ in range(copies)]
+    return Split("valid", "test", sentences, np.arange(1, len(sentences) + 1), {})
+
+
+def evaluator_of(posterior, latent_size, rows=ROWS, noise_size=None):
+    """An evaluator of a random small model whose decoder depends on z strongly."""
+    config = override(
+        load_config(None, [f"slots.posterior={posterior}"], system=SYSTEM_OF[posterior])
+    )
+    sizes = Model(
+        embedding_size=5,
+        hidden_size=8,
+        latent_size=latent_size,
+        noise_size=noise_size or latent_size,
+        critic_size=6,
+        critic_layers=1,
+        posterior_size=8,
+        posterior_layers=1,
+    )
+    model = build_model(config.slots, sizes, 12, 0).set_train(False)
+    randomise(model, seed=1, scale=0.8)
+    return Evaluator(model, config.slots, (WIDTH,), rows, latent_size, seed=5)
+
+
+def integrated_nll(evaluator, part):
+    """-log of the integral of p(x|z) p(z) over a fine grid of z, by the trapezoid rule."""
+    size = evaluator.latent_size
+    axis = np.linspace(-7.0, 7.0, 2001 if size == 1 else 141)
+    grid = np.stack(np.meshgrid(*[axis] * size, indexing="ij"), -1).reshape(-1, size)
+    tokens = np.zeros((len(part), WIDTH + 1), np.int32)
+    for row, sentence in zip(tokens, part.sentences, strict=True):
+        row[: len(sentence) + 2] = [2, *sentence, 3]
+    sampler = ImportanceSampler(evaluator)
+    z = np.broadcast_to(grid, (len(part), *grid.shape))
+    nll = sampler._likelihood(Tensor(tokens), z, ROWS // len(part))
+    cell = (axis[1] - axis[0]) ** size
+    log_terms = -nll + bounds.log_prior(grid) + np.log(cell)
+    return -np.log(np.exp(log_terms).sum(1))
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    posterior, size = request.param
+    evaluator = evaluator_of(posterior, size)
+    part = split(copies=COPIES)
+    scores = evaluator.score(part, 128)
+    return evaluator, part, scores, np.repeat(integrated_nll(evaluator, split()), COPIES)
+
+
+def mean_and_error(values):
+    """Over independent repetitions."""
+    return values.mean(), values.std() / np.sqrt(len(values))
+
+
+def test_bound_lies_above_the_integral_and_closes_in(case):
+    evaluator, part, scores, truth = case
+    sampler = ImportanceSampler(evaluator)
+    gaps = [
+        mean_and_error(sampler.score(part, scores, draws, inflation=0.4).nll - truth)
+        for draws in (2, 16, 128)
+    ]
+    for gap, error in gaps:
+        assert gap > -4 * error
+    for (wide, wide_error), (narrow, narrow_error) in zip(gaps, gaps[1:], strict=False):
+        assert narrow < wide + 4 * np.hypot(wide_error, narrow_error)
+    assert gaps[-1][0] < 0.5 * gaps[0][0] + 4 * gaps[0][1]
+    assert abs(gaps[-1][0]) < 0.05
+
+
+def test_exact_negative_elbo_lies_above_the_integral(case):
+    _, _, scores, truth = case
+    if scores.exact is None:
+        pytest.skip("this posterior is truly implicit: it has no exact KL")
+    gap, error = mean_and_error(scores.reconstruction + bounds.gaussian_kl(scores.exact) - truth)
+    assert gap > -4 * error
+
+
+def test_an_autoencoder_has_the_bound_and_no_exact_kl():
+    evaluator = evaluator_of("deterministic", 2)
+    part = split(copies=COPIES)
+    truth = np.repeat(integrated_nll(evaluator, split()), COPIES)
+    metrics, values = evaluate(evaluator, part, 16, iw_samples=128, valid=split(4, seed=1))
+    gap, error = mean_and_error(values["iw_nll"] - truth)
+    # The fit is a point, so its proposal is a ball, and the bound looser than with a fitted shape.
+    assert -4 * error < gap < 0.3
+    assert metrics["kl_exact"] is None and metrics["iw_samples"] == 128
+    assert 1.0 <= metrics["ess"] <= 128
+
+
+def test_numbers_do_not_depend_on_how_draws_are_cut_into_calls():
+    part = split(5)
+    (reference, _), (metrics, _) = (
+        evaluate(evaluator_of("mlp", 2, rows), part, 24, iw_samples=40, valid=split(4))
+        for rows in (320, 33)
+    )
+    assert {name for name, value in reference.items() if value is None} == {
+        name for name, value in metrics.items() if value is None
+    }
+    for name, value in reference.items():
+        if value is not None:
+            assert metrics[name] == pytest.approx(value, rel=2e-5, abs=2e-5), name
+
+
+def test_inflation_is_chosen_on_validation_and_never_on_the_evaluated_split():
+    evaluator = evaluator_of("affine", 2)
+    chosen = ImportanceSampler(evaluator).choose_inflation(split(4, seed=9), 16, 32)
+    for seed in range(3):
+        metrics, _ = evaluate(evaluator, split(3, seed), 16, iw_samples=32, valid=split(4, seed=9))
+        assert metrics["iw_inflation"] == chosen
+
+
+def test_fewer_noise_than_latent_dimensions_have_no_exact_kl_but_a_bound():
+    evaluator = evaluator_of("affine", 3, noise_size=2)
+    metrics, _ = evaluate(evaluator, split(), 16, iw_samples=32, valid=split(4, seed=9))
+    assert metrics["kl_exact"] is None and metrics["mi_exact"] is None
+    assert np.isfinite(metrics["iw_nll"])
