@@ -109,14 +109,16 @@ def save(
         "fingerprints": dict(fingerprints),
         "tensors": {"file": path.name, "bytes": len(content), "sha256": digest},
     }
-    sealed = _seal(manifest)
+    sealed, pointer = _seal(manifest), _seal({"format": FORMAT, "step": step})
     write_atomically(path, content, check=lambda file: _verify(file, digest))
+    # The best before what training resumes from: it would otherwise believe in a best that no
+    # pointer shows. That is the latest, but if this step was saved before, its manifest.
+    if best and _has_manifest(folder, step, path.name):
+        _write_sealed(folder / BEST, pointer)
     _write_sealed(folder / f"step-{step:08d}.json", sealed)
-    # The best before the latest: training resumes from the latest, and would otherwise believe in
-    # a best that no pointer shows.
     if best:
-        _write_sealed(folder / BEST, _seal({"format": FORMAT, "step": step}))
-    _write_sealed(folder / LATEST, _seal({"format": FORMAT, "step": step}))
+        _write_sealed(folder / BEST, pointer)
+    _write_sealed(folder / LATEST, pointer)
     _prune(folder, step, keep, warn)
     return path
 
@@ -350,6 +352,14 @@ def _prune(folder: Path, step: int, keep: int, warn: Callable[[str], None]) -> N
             path.unlink()
         except OSError as error:
             warn(f"{path} is an old checkpoint and cannot be removed: {error.strerror}")
+
+
+def _has_manifest(folder: Path, step: int, file: str) -> bool:
+    """Whether a step has a good manifest that names this file of tensors."""
+    try:
+        return _read_manifest(folder, step)["tensors"]["file"] == file
+    except CheckpointError:
+        return False
 
 
 def _may_be_needed(path: Path, step: int) -> bool:

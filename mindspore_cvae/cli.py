@@ -5,8 +5,10 @@ What can be found wrong is found before mindspore is imported, which takes secon
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,12 +36,32 @@ def train_main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 bad input or configuration, 143 and 130 after SIGTERM and SIGINT, 1
         anything else.
     """
+    if argv is None:
+        _keep_interrupts()
     return run_command(lambda: _train(argv))
 
 
 def eval_main(argv: Sequence[str] | None = None) -> int:
     """The command ``eval``; arguments and exit codes as for :func:`train_main`."""
+    if argv is None:
+        _keep_interrupts()
     return run_command(lambda: _evaluate(argv))
+
+
+def _keep_interrupts() -> None:
+    """Brings SIGINT to Python's handler, whatever mindspore makes of it.
+
+    Every call of a compiled graph replaces the process's handler by one that sends SIGTERM. So the
+    signal is blocked here, and in all threads that this one starts, but for one that waits for it.
+    Call it before numpy is imported, which starts threads.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    def forward() -> None:
+        while True:
+            _thread.interrupt_main(signal.sigwait({signal.SIGINT}))
+
+    threading.Thread(target=forward, daemon=True).start()
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

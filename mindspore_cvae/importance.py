@@ -93,6 +93,7 @@ class ImportanceSampler:
         result = ImportanceScores(np.zeros(total), np.zeros(total), inflation, draws)
         bar = progress(f"importance sampling {split.name}", total, "sentences")
         for batch in batches(split, plan):
+            evaluator.before_batch()
             real = batch.index >= 0
             # Fillers repeat the first sentence: their rows are computed and dropped.
             index = np.where(real, batch.index, 0)

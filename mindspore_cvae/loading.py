@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import mindspore
 import numpy as np
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
 from mindspore_cvae import checkpoints, runs
 from mindspore_cvae.building import build_model
@@ -63,18 +64,19 @@ def load_run(
     return LoadedRun(config, vocabulary, model.set_train(False), checkpoint, saved.step, folder)
 
 
-def restore(model: LatentVariableModel, tensors: dict[str, np.ndarray], source: str) -> None:
-    """Give the model the weights of a checkpoint; other tensors (the optimizers') are left alone.
+def restore(cell: nn.Cell, tensors: dict[str, np.ndarray], source: str) -> None:
+    """Give a model, or a training step, its parameters of a checkpoint; others are left alone.
 
     Args:
-        model: From :func:`mindspore_cvae.building.build_model`.
+        cell: From :mod:`mindspore_cvae.building`.
         tensors: By the parameters' names.
         source: Where they come from, for messages.
 
     Raises:
-        InputError: A weight is missing or has another shape than configuration and vocabulary say.
+        InputError: A parameter is missing or has another shape than configuration and vocabulary
+            say, or another type.
     """
-    for parameter in model.get_parameters():
+    for parameter in cell.get_parameters():
         if parameter.name not in tensors:
             raise InputError(
                 f"{source} lacks {parameter.name}: it does not belong to the run's config.yaml"
@@ -85,4 +87,6 @@ def restore(model: LatentVariableModel, tensors: dict[str, np.ndarray], source: 
                 f"{source}: {parameter.name} has the shape {values.shape}, but config.yaml and "
                 f"vocab.txt of the run ask for {parameter.shape}"
             )
+        if values.dtype != mindspore.dtype_to_nptype(parameter.dtype):
+            raise InputError(f"{source}: {parameter.name} has the type {values.dtype} of no run")
         parameter.set_data(Tensor(values))

@@ -13,6 +13,7 @@ written outside of it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import math
@@ -20,7 +21,7 @@ import os
 import shutil
 import socket
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mindspore_cvae import config as configuration
@@ -196,10 +197,8 @@ class Log:
             OSError: The row could not be written whole; the error names the file.
         """
         line = json.dumps(_plain(row), allow_nan=False).encode() + b"\n"
-        try:
+        with self._named_errors():
             written = self._file.write(line)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from None
         if written != len(line):
             raise OSError(f"{self.path}: a row could not be written whole; is the disk full?")
         self.rows += 1
@@ -209,9 +208,21 @@ class Log:
 
         Returns:
             Their number, for the state of the checkpoint that is written next.
+
+        Raises:
+            OSError: It failed; the error names the file.
         """
-        os.fsync(self._file.fileno())
+        with self._named_errors():
+            os.fsync(self._file.fileno())
         return self.rows
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Errors of the system name the file."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def close(self) -> None:
         """Close the file."""

@@ -11,10 +11,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 import platform
 import signal
 import sys
 import time
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,11 +26,13 @@ from mindspore import Tensor
 
 from mindspore_cvae import __version__, checkpoints
 from mindspore_cvae.building import build_model, build_step
+from mindspore_cvae.checkpoints import Checkpoint, CheckpointError
 from mindspore_cvae.config import Config
 from mindspore_cvae.data.batches import Batch, EpochPlan, batch_dataset, corpus_widths, make_batch
 from mindspore_cvae.data.corpus import Corpus
-from mindspore_cvae.errors import InputError, TrainingError, warn_user
+from mindspore_cvae.errors import TrainingError, warn_user
 from mindspore_cvae.evaluation import evaluate
+from mindspore_cvae.loading import restore
 from mindspore_cvae.noise import NoiseMaker, StepNoise, generator
 from mindspore_cvae.progress import progress
 from mindspore_cvae.runs import Run
@@ -38,6 +42,11 @@ from mindspore_cvae.steps import STEP_TERMS
 
 OPTIMIZER_PREFIX = "optimizer."
 """Tensors of a checkpoint that start so are the optimizers', all others the model's parameters."""
+AFTER_AN_OVERFLOW = (
+    "the last checkpoint is kept: go on from it with --resume --force and a smaller "
+    "train.learning_rate or train.clip_norm"
+)
+"""What a user can do once a number is not finite."""
 
 
 @dataclass
@@ -62,6 +71,50 @@ class TrainingState:
     """Rows of the log that were written before."""
     step_state: dict[str, bool | float | None] = field(default_factory=dict)
     """What the training step remembers besides its parameters."""
+
+    @classmethod
+    def read(cls, saved: Checkpoint, step_state: dict) -> TrainingState:
+        """The state in a checkpoint.
+
+        Args:
+            saved: the checkpoint.
+            step_state: what the training step remembers when new.
+
+        Raises:
+            CheckpointError: It holds none, or one that no training writes.
+        """
+        values = {name: value for name, value in saved.state.items() if name != "system"}
+        types = typing.get_type_hints(cls)
+        is_good = values.keys() == types.keys() and all(
+            _is_a(value, types[name]) for name, value in values.items()
+        )
+        if is_good:
+            state = cls(**values)
+            is_good = (
+                state.step == saved.step
+                and min(state.epoch - 1, state.batch) >= 0
+                and state.step_state.keys() == step_state.keys()
+            )
+        if not is_good:
+            raise CheckpointError(
+                f"{saved.path.parent}: the checkpoint of step {saved.step} does not hold the state "
+                "of a training"
+            )
+        return state
+
+
+def _is_a(value: object, kind: object) -> bool:
+    """Whether a value that JSON gave has the type of a field."""
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) is dict:
+        return type(value) is dict and all(_is_a(item, parts[1]) for item in value.values())
+    if parts:
+        return any(_is_a(value, part) for part in parts)
+    return type(value) is kind and (kind is not int or abs(value) < 2**53)
+
+
+class _ToldToEnd(Exception):
+    """A signal came during a validation."""
 
 
 class Trainer:
@@ -101,8 +154,10 @@ class Trainer:
             config.model.latent_size,
             config.seed,
         )
+        self.evaluator.before_batch = self._end_if_told
         self.signal: int | None = None
         self.window_started = time.monotonic()
+        self.tokens_before = 0.0
         self.fingerprints = {
             "config": config.fingerprint(),
             "vocabulary": corpus.vocabulary.fingerprint(),
@@ -184,20 +239,20 @@ class Trainer:
     def train_epochs(self) -> str:
         """Epoch after epoch until something ends it; returns what."""
         state, settings = self.state, self.config.train
-        while True:
+        while self.signal is None:
             plan = self.plan(state.epoch)
             if state.batch < len(plan):
                 self.train_batches(plan)
             if self.signal is not None:
                 self.save()
-                return signal.Signals(self.signal).name
+                break
             is_last_step = settings.max_steps is not None and state.step >= settings.max_steps
             if state.validated != state.step:
                 # What the epoch has learned is safe before the validation, which takes a while.
                 self.save()
                 self.validate(state.epoch)
             if self.signal is not None:
-                return signal.Signals(self.signal).name
+                break
             if is_last_step:
                 return "max_steps"
             if settings.patience is not None and state.waited >= settings.patience:
@@ -206,6 +261,7 @@ class Trainer:
                 return "epochs"
             if state.batch >= len(plan):
                 state.epoch, state.batch = state.epoch + 1, 0
+        return signal.Signals(self.signal).name
 
     def train_batches(self, plan: EpochPlan) -> None:
         """The rest of an epoch, or as much of it as max_steps and signals allow."""
@@ -225,6 +281,7 @@ class Trainer:
         bar = progress(f"epoch {state.epoch}", total, "steps", state.batch)
         dataset = batch_dataset(self.corpus.train, plan, state.batch, attach)
         self.window_started = time.monotonic()
+        self.tokens_before = state.window.get("tokens", 0.0)
         for tokens, weight, index, *noise in dataset.create_tuple_iterator(num_epochs=1):
             present = iter(noise)
             arguments = StepNoise(*(None if gone else next(present) for gone in absent))
@@ -258,8 +315,7 @@ class Trainer:
         lines = self.corpus.train.lines[index[index >= 0]]
         raise TrainingError(
             f"step {self.state.step}: the loss is not finite ({values}); the batch held the lines "
-            f"{', '.join(map(str, lines))} of {self.corpus.train.source}; the last checkpoint is "
-            "kept: go on from it with a smaller train.learning_rate or train.clip_norm"
+            f"{', '.join(map(str, lines))} of {self.corpus.train.source}; {AFTER_AN_OVERFLOW}"
         )
 
     def count(self, terms: np.ndarray, tokens: np.ndarray, index: np.ndarray) -> None:
@@ -298,29 +354,36 @@ class Trainer:
                 "epoch": state.epoch,
                 **terms,
                 "beta": beta,
-                "tokens_per_second": window["tokens"] / seconds,
+                "tokens_per_second": (window["tokens"] - self.tokens_before) / seconds,
                 "sentences": int(window["sentences"]),
                 "tokens": int(window["tokens"]),
                 "devices": 1,
                 **{name: int(window[name]) for name in self.step.counts()},
             }
         )
-        state.window = {}
+        state.window, self.tokens_before = {}, 0.0
 
     def validate(self, epoch: int) -> None:
         """Evaluates the validation split, logs it, and saves; the best by ``train.select`` is
-        marked."""
+        marked.
+
+        A signal ends it without a trace: a resumed run, whose checkpoint is from before, begins it
+        anew.
+        """
         config, state = self.config, self.state
         started = time.monotonic()
         valid = self.corpus.valid
-        metrics, _ = evaluate(
-            self.evaluator,
-            valid,
-            config.eval.valid_samples,
-            config.eval.max_sentences,
-            config.eval.valid_iw_samples if config.train.select == "iw_nll" else None,
-            valid,
-        )
+        try:
+            metrics, _ = evaluate(
+                self.evaluator,
+                valid,
+                config.eval.valid_samples,
+                config.eval.max_sentences,
+                config.eval.valid_iw_samples if config.train.select == "iw_nll" else None,
+                valid,
+            )
+        except _ToldToEnd:
+            return
         value, kl = metrics[config.train.select], metrics["kl"]
         # A negative KL is an estimate gone wrong, and would make the worst model look best.
         is_valid = value is not None and math.isfinite(value) and (kl is None or kl >= 0)
@@ -349,10 +412,20 @@ class Trainer:
         self.save(best=is_best)
 
     def save(self, best: bool = False) -> None:
-        """Writes a checkpoint of everything that a resumed run needs."""
+        """Writes a checkpoint of everything that a resumed run needs.
+
+        Raises:
+            TrainingError: an update left a parameter that is not finite; the last checkpoint stays
+                as it is.
+        """
+        tensors = {parameter.name: parameter.asnumpy() for parameter in self.step.get_parameters()}
+        for name, values in tensors.items():
+            if not np.isfinite(values).all():
+                raise TrainingError(
+                    f"step {self.state.step}: {name} is not finite; {AFTER_AN_OVERFLOW}"
+                )
         self.state.log_rows = self.log.sync()
         self.state.step_state = self.step.state()
-        tensors = {parameter.name: parameter.asnumpy() for parameter in self.step.get_parameters()}
         checkpoints.save(
             self.run.checkpoints,
             self.state.step,
@@ -370,14 +443,8 @@ class Trainer:
             return False
         saved = checkpoints.load(self.run.checkpoints)
         checkpoints.check_fingerprints(saved, self.fingerprints, self.force)
-        state = dict(saved.state)
-        state.pop("system")
-        self.state = TrainingState(**state)
-        for parameter in self.step.get_parameters():
-            values = saved.tensors.get(parameter.name)
-            if values is None or values.shape != parameter.shape:
-                raise InputError(f"{saved.path} does not hold {parameter.name} of this system")
-            parameter.set_data(Tensor(values))
+        self.state = TrainingState.read(saved, self.step.state())
+        restore(self.step, saved.tensors, str(saved.path))
         self.step.load_state(self.state.step_state)
         return True
 
@@ -406,10 +473,15 @@ class Trainer:
             "splits": splits,
         }
 
+    def _end_if_told(self) -> None:
+        if self.signal is not None:
+            raise _ToldToEnd
+
     def _on_signal(self, number: int, frame: object) -> None:
         """The first signal ends training after the step; a second one ends the process."""
         if self.signal is not None:
-            sys.exit(128 + number)
+            # Not by an exception, which compiled code on the way up may hold back or change.
+            os._exit(128 + number)
         self.signal = number
         warn_user(f"{signal.Signals(number).name}: finishing the step and saving (again: at once)")
 

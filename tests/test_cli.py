@@ -144,7 +144,7 @@ def test_help_lists_the_keys(main, capsys):
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["--system", "gpt"], "system must be one of ae, vae"),
+        (["--system", "gpt"], "system must be one of lstm_lm, ae, vae"),
         (
             ["--set", "model.decoder_dropout=-0.5"],
             "model.decoder_dropout must be a number in [0, 1)",
