@@ -50,17 +50,25 @@ class GaussianPosterior:
         mean = h.astype(np.float64) @ from_hidden.astype(np.float64).T + bias
         return cls(mean, (from_noise @ from_noise.T)[None])
 
+    def log_determinant(self) -> np.ndarray:
+        """log det of the covariances, (1,) or (N,); -inf where one is singular in float64."""
+        sign, value = np.linalg.slogdet(self.covariance)
+        is_regular = sign > 0
+        if len(self.covariance) == 1:
+            # Rounding can make a dimension that is lost look like one that is merely narrow.
+            rank = np.linalg.matrix_rank(self.covariance, hermitian=True)
+            is_regular &= rank == self.mean.shape[1]
+        return np.where(is_regular, value, -np.inf)
+
 
 def gaussian_kl(posterior: GaussianPosterior) -> np.ndarray:
     """KL(N(mu, S) || N(0, I)) = 1/2 (tr S + mu^T mu - Z - log det S) a sentence, (N,).
 
     Infinite where S is singular, as it is when there are fewer noise than latent dimensions.
     """
-    sign, log_determinant = np.linalg.slogdet(posterior.covariance)
-    log_determinant = np.where(sign > 0, log_determinant, -np.inf)
     trace = np.trace(posterior.covariance, axis1=1, axis2=2)
     size = posterior.mean.shape[1]
-    return 0.5 * (trace + (posterior.mean**2).sum(1) - size - log_determinant)
+    return 0.5 * (trace + (posterior.mean**2).sum(1) - size - posterior.log_determinant())
 
 
 def aggregated_log_density(posterior: GaussianPosterior, z: np.ndarray) -> np.ndarray:
@@ -100,14 +108,17 @@ def mutual_information(posterior: GaussianPosterior, z: np.ndarray) -> np.ndarra
     """I(x, z) = E_x E_q [ log q(z|x) - log q(z) ] with q(z) over all N sentences, a sentence (N,).
 
     E_q log q(z|x) is closed-form; log q(z) is averaged over the draws. In expectation at most ln
-    N, which is where a posterior that tells all sentences apart ends.
+    N, which is where a posterior that tells all sentences apart ends. NaN where a covariance is
+    singular, so that q(z|x) has no density.
 
     Args:
         posterior: of all sentences of the split.
         z: (N, S, Z), S draws of each sentence's q(z|x).
     """
     sentences, draws, size = z.shape
-    _, log_determinant = np.linalg.slogdet(posterior.covariance)
+    log_determinant = posterior.log_determinant()
+    if np.isinf(log_determinant).any():
+        return np.full(sentences, np.nan)
     negative_entropy = -0.5 * (size * (1.0 + LOG_2_PI) + log_determinant)
     aggregated = aggregated_log_density(posterior, z.reshape(-1, size))
     return negative_entropy - aggregated.reshape(sentences, draws).mean(1)

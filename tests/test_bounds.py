@@ -53,11 +53,15 @@ def test_kl_of_full_covariances_equals_monte_carlo(random):
         assert abs(ratios.mean() - bounds.gaussian_kl(posterior)[row]) < 4 * error
 
 
-def test_kl_of_a_singular_covariance_is_infinite():
-    few_noises = GaussianPosterior.affine(
-        np.ones((1, 4)), np.ones((3, 4)), np.zeros(3), np.ones((3, 2))
-    )
-    assert np.isinf(bounds.gaussian_kl(few_noises)).all()
+def test_fewer_noise_than_latent_dimensions(random):
+    """The KL is infinite, and no density is left for an MI, whatever rounding makes of it."""
+    for weights in [np.ones((3, 2)), *(random.normal(size=(3, 2)) for _ in range(20))]:
+        posterior = GaussianPosterior.affine(np.ones((1, 4)), np.ones((3, 4)), np.zeros(3), weights)
+        assert np.isinf(bounds.gaussian_kl(posterior)).all()
+        z = posterior.mean[:, None] + random.normal(size=(1, 5, 2)) @ weights.T
+        assert np.isnan(bounds.mutual_information(posterior, z)).all()
+    flat = GaussianPosterior.diagonal(np.zeros((2, 2)), np.array([[0.0, 0.0], [0.0, -1e4]]))
+    assert np.isnan(bounds.mutual_information(flat, random.normal(size=(2, 5, 2)))).all()
 
 
 def test_affine_moments_equal_those_of_its_draws(random):
