@@ -30,7 +30,7 @@ SENTENCES = 32
 """The released code descends the mean over a batch of 32 sentences, which moves each of them by
 1/32 of its own gradient: f is -ELBO / 32, whatever the batch."""
 DIFFERENCE = 5e-3
-"""Length of a difference's step beside the length of the point, at least 1."""
+"""Step of a difference, as a share of the point's length (of 1 where the point is nearer to 0)."""
 
 
 def row_norms(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How parameters are updated: TrainOneStep cells, compiled in graph mode.
+"""How parameters are updated: cells that run as one compiled graph, or call a few in turn.
 
 Every step is called as ``step(tokens, weight, beta, *noise)`` with ``noise`` the fields of
 :class:`mindspore_cvae.noise.StepNoise`, and returns a vector of :data:`STEP_TERMS`.
@@ -295,8 +295,8 @@ class AggressiveStep(TrainingStep, nn.Cell):
     al. 2019, Algorithm 1); both together, once each, as soon as MI has stopped growing.
 
     It helps no more once the loss a word, over a window of updates, is above that of the window
-    before. The aggressive phase ends for good at the first validation whose MI is
-    below that of the validation before. A step runs as a few compiled graphs called in turn.
+    before. The aggressive phase ends for good at the first validation whose MI is below that of the
+    validation before.
 
     Args:
         model: a :class:`mindspore_cvae.model.LatentVariableModel` with a Gaussian posterior.
@@ -525,7 +525,7 @@ class SemiAmortizedStep(TrainingStep, nn.Cell):
     gradient comes back through every step of SVI to encoder and decoder.
 
     Each step of SVI draws z anew, and so does the loss, from the noise of the training step; the
-    dropout of the decoder is the same throughout. A step runs as a few compiled graphs in turn.
+    dropout of the decoder is the same throughout.
 
     Args:
         model: a :class:`mindspore_cvae.model.LatentVariableModel` with a Gaussian posterior.

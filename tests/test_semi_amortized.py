@@ -10,16 +10,16 @@ import numpy_twins as twins
 import pytest
 import tiny
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from tiny_run import write_run
 
-from mindspore_cvae import refinement
+from mindspore_cvae import ContrastiveVAE, refinement
 from mindspore_cvae.building import build_model
 from mindspore_cvae.config import Model, Train
 from mindspore_cvae.inference import Inference
+from mindspore_cvae.loading import load_run
 from mindspore_cvae.refinement import clip_rows, difference_points
 from mindspore_cvae.steps import SemiAmortizedStep, adam
 from mindspore_cvae.systems import SYSTEMS
-
-RANDOM = np.random.default_rng(3)
 
 
 class Quadratics(nn.Cell):
@@ -50,12 +50,14 @@ class Products(nn.Cell):
         return above + below, at_theta
 
 
-@pytest.fixture(scope="module")
-def quadratics():
+@pytest.fixture(scope="module", params=tiny.MODES)
+def quadratics(request):
     """A (8, 8) with eigenvalues of both signs, B (3, 8), and their products."""
-    half = RANDOM.normal(size=(8, 8))
-    hessian, mixed = half + half.T, RANDOM.normal(size=(3, 8))
-    return hessian, mixed, Products(Quadratics(hessian, mixed, RANDOM.normal(size=3)))
+    random = np.random.default_rng(3)
+    half, mixed = random.normal(size=(8, 8)), random.normal(size=(3, 8))
+    hessian = half + half.T
+    with tiny.execution(request.param):
+        yield hessian, mixed, Products(Quadratics(hessian, mixed, random.normal(size=3)))
 
 
 @pytest.mark.parametrize("length", [1e-6, 1.0, 1e3], ids=str)
@@ -63,7 +65,8 @@ def quadratics():
 def test_products_with_a_known_hessian(quadratics, length, distance):
     """However short or long the vector is, and however far the point from 0."""
     hessian, mixed, products = quadratics
-    points, vectors = distance * RANDOM.normal(size=(5, 8)), length * RANDOM.normal(size=(5, 8))
+    points, vectors = np.random.default_rng(4).normal(size=(2, 5, 8))
+    points, vectors = distance * points, length * vectors
     curved, at_theta = products(*tiny.tensors([p.astype(np.float32) for p in (points, vectors)]))
     expected = vectors @ hessian
     scale = np.abs(expected).max()
@@ -74,8 +77,8 @@ def test_products_with_a_known_hessian(quadratics, length, distance):
 
 
 def test_a_vector_of_zeros_has_the_product_zero(quadratics):
-    zeros, points = np.zeros((5, 8), np.float32), RANDOM.normal(size=(5, 8)).astype(np.float32)
-    for product in quadratics[2](*tiny.tensors([points, zeros])):
+    points = np.random.default_rng(4).normal(size=(5, 8)).astype(np.float32)
+    for product in quadratics[2](*tiny.tensors([points, 0 * points])):
         assert not product.asnumpy().any()
 
 
@@ -145,10 +148,11 @@ def keep(random_bytes, rate=0.4):
     return (random_bytes >= dropped) * 256 / (256 - dropped)
 
 
-@pytest.fixture(scope="module")
-def inner_loop():
-    """A step with random weights, its arguments, and a twin of each sentence."""
-    with pytest.MonkeyPatch.context() as patch:
+@pytest.fixture(scope="module", params=tiny.MODES)
+def inner_loop(request):
+    """A step with random weights, its arguments, its gradients, and a twin of each sentence."""
+    random = np.random.default_rng(3)
+    with pytest.MonkeyPatch.context() as patch, tiny.execution(request.param):
         patch.setattr(refinement, "SENTENCES", SENTENCES)
         model = build_model(SYSTEMS["sa_vae"], SIZES, VOCABULARY, 0)
         tiny.randomise(model, scale=0.9)
@@ -157,9 +161,9 @@ def inner_loop():
         optimizer = adam([*encoder, *decoder], 0.1, "optimizer.model")
         step = SemiAmortizedStep(model, optimizer, [len(encoder) + len(decoder)], 1e9, len(decoder))
         rows = len(WORDS)
-        noise = RANDOM.normal(size=(STEPS + 1, rows, LATENT)).astype(np.float32)
-        embedding_bytes = RANDOM.integers(0, 256, (WIDTH, rows, 2)).astype(np.uint8)
-        output_bytes = RANDOM.integers(0, 256, (WIDTH, rows, 3)).astype(np.uint8)
+        noise = random.normal(size=(STEPS + 1, rows, LATENT)).astype(np.float32)
+        embedding_bytes = random.integers(0, 256, (WIDTH, rows, 2)).astype(np.uint8)
+        output_bytes = random.integers(0, 256, (WIDTH, rows, 3)).astype(np.uint8)
         weights = {
             name.removeprefix("decoder."): values for name, values in tiny.arrays(decoder).items()
         }
@@ -276,7 +280,8 @@ def trained():
     training = tiny.Training(SYSTEMS["sa_vae"], training=Train(learning_rate=0.02, clip_norm=5.0))
     losses = [training.run(index, beta=1.0)["loss"] for index in range(12)]
     assert losses[-1] < 0.9 * losses[0]
-    return training.model
+    with tiny.execution("graph"):
+        yield training.model
 
 
 def test_refinement_lowers_the_negative_elbo_on_other_draws(trained):
@@ -284,7 +289,11 @@ def test_refinement_lowers_the_negative_elbo_on_other_draws(trained):
     infer = Inference(trained)
     start = infer.codes(Tensor(tokens))[1].asnumpy()
     refined = infer(Tensor(tokens))[1].asnumpy()
-    draws = RANDOM.normal(size=(20, *start[:, : start.shape[1] // 2].shape)).astype(np.float32)
+    draws = (
+        np.random.default_rng(5)
+        .normal(size=(20, *start[:, : start.shape[1] // 2].shape))
+        .astype(np.float32)
+    )
     before, after = (elbo(trained, tokens, q, draws) for q in (start, refined))
     assert (after < before).all()
 
@@ -294,3 +303,17 @@ def test_a_posterior_does_not_depend_on_the_rest_of_the_batch(trained):
     together = infer(Tensor(tiny.TOKENS))[1].asnumpy()
     backwards = infer(Tensor(tiny.TOKENS[::-1].copy()))[1].asnumpy()[::-1]
     np.testing.assert_allclose(together, backwards, rtol=1e-5, atol=1e-6)
+
+
+def test_encoding_and_scores_are_of_the_refined_posterior(tmp_path):
+    run = write_run(tmp_path, "sa_vae")
+    model, network = ContrastiveVAE.load(run), load_run(run).model
+    sentence = "the market fell"
+    tokens = tiny.rows([model.vocabulary.encode(sentence.split())], 16)
+    infer = Inference(network)
+    encoded, refined = infer.codes(Tensor(tokens))[1].asnumpy(), infer(Tensor(tokens))[1].asnumpy()
+    mean, log_variance = np.split(refined, 2, 1)
+    np.testing.assert_allclose(model.encode([sentence]), mean, rtol=1e-4, atol=1e-5)
+    assert np.abs(mean - encoded[:, : mean.shape[1]]).max() > 1e-3
+    kl = twins.gaussian_kl(mean.astype(float), log_variance.astype(float))
+    np.testing.assert_allclose(model.score([sentence]).kl, kl, rtol=1e-4)
