@@ -84,9 +84,8 @@ class TrainingState:
             CheckpointError: It holds none, or one that no training writes.
         """
         values = {name: value for name, value in saved.state.items() if name != "system"}
-        types = typing.get_type_hints(cls)
-        is_good = values.keys() == types.keys() and all(
-            _is_a(value, types[name]) for name, value in values.items()
+        is_good = values.keys() == STATE_TYPES.keys() and all(
+            _is_a(value, STATE_TYPES[name]) for name, value in values.items()
         )
         if is_good:
             state = cls(**values)
@@ -101,6 +100,9 @@ class TrainingState:
                 "of a training"
             )
         return state
+
+
+STATE_TYPES = typing.get_type_hints(TrainingState)
 
 
 def _is_a(value: object, kind: object) -> bool:

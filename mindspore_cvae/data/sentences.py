@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, SPECIALS, UNKNOWN, Vocabulary
 from mindspore_cvae.errors import InputError, warn_user
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""How Python marks the bytes of a command line that are no text."""
 
 
 def number_sentences(
@@ -35,6 +39,8 @@ def number_sentences(
     numbered = []
     for number, sentence in enumerate(sentences, 1):
         place = f"{where} {number}"
+        if SURROGATE.search(sentence):
+            raise InputError(f"{place} is not UTF-8 text")
         words = (sentence.lower() if data.lowercase else sentence).split()
         if not words:
             raise InputError(f"{place} has no words: remove it")
