@@ -142,12 +142,10 @@ class CriticThenModel(JointStep):
     """Algorithm 1: k updates of the critics on fixed codes, then one of the model against them.
 
     The sentence is encoded once: the critics read its codes as constants, and the encoder's
-        gradient is pulled back through the same pass once the model's gradient at the codes is
-        known.
+    gradient is pulled back through the same pass once the model's gradient at the codes is known.
 
     Args:
-        model, optimizer, groups, clip_norm: see :class:`JointStep`; the last group is the
-            decoder's.
+        model, optimizer, groups, clip_norm: see :class:`JointStep`.
         critic_optimizer: of both critics.
         critic_updates: k.
         decoder_parameters: how many of the optimizer's parameters, at the end, are the decoder's.

@@ -19,7 +19,7 @@ environment_is_virtual() {
     "$1" -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null
 }
 
-# The interpreter to make .venv with: $PYTHON, else the newest supported one.
+# The interpreter to start from: $PYTHON, else the newest supported one.
 environment_find_python() {
     local name
     if [ -n "${PYTHON:-}" ]; then
@@ -39,6 +39,10 @@ environment_find_python() {
 
 environment_select() {
     local base
+    # Asked before .venv is looked at: a PYTHON that cannot be used is refused even where .venv stands.
+    if [ -n "${PYTHON:-}" ]; then
+        environment_find_python >/dev/null
+    fi
     if [ -n "${PYTHON:-}" ] && environment_is_virtual "$PYTHON"; then
         base=$PYTHON
     elif [ -z "${PYTHON:-}" ] && [ -n "${VIRTUAL_ENV:-}" ]; then

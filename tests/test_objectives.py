@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
+from pathlib import Path
 from typing import NamedTuple
 
 import mindspore as ms
@@ -14,6 +16,8 @@ import tiny
 from mindspore import Tensor, nn
 
 from mindspore_cvae import objectives
+
+PACKAGE = Path(objectives.__file__).parent
 
 
 @pytest.fixture(params=tiny.MODES)
@@ -235,17 +239,13 @@ def test_rows_of_weight_0_change_nothing(name, mode):
             assert not gradient[WEIGHT == 0].any()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_every_launch_gives_the_same_bits(name):
-    """The CPU runtime tries other numbers of threads from the sixth launch of a graph on."""
-    case = CASES[name]
-    with tiny.execution("graph"):
-        objective = case.objective(name)
-        (first, gradients), *others = [objective(*case.inputs) for _ in range(20)]
-    for again, gradients_again in others:
-        np.testing.assert_array_equal(again, first)
-        for gradient_again, gradient in zip(gradients_again, gradients, strict=True):
-            np.testing.assert_array_equal(gradient_again, gradient)
+@pytest.mark.parametrize("module", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_no_operator_whose_bits_depend_on_threads(module):
+    """On CPU the last bits of log and pow follow how the threads that are free share an array.
+
+    Any change of load then changes the losses of a seed; log1p, exp and sqrt have been seen not to.
+    """
+    assert not re.findall(r"\bops\.(?:log|pow|log2|log10)\(", module.read_text())
 
 
 @pytest.mark.parametrize("part", ["posterior", "prior"])
