@@ -1,0 +1,273 @@
+"""A process that measures one side of one part: told on standard input, it answers in JSON.
+
+    python benchmarks/worker.py project|twin PART SYSTEM strict|fast [--data_dir DIR]
+
+Its first line is ``{"ready": seconds}``. Each line that it reads makes it measure a round and
+answer ``{"milliseconds": [...], "tokens": [...]}``, one entry a repetition; when its input ends it
+answers ``{"peak_gigabytes": ...}``. The sides run in processes of their own, so that neither
+library's threads are in the other's way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from mindspore_cvae import config, devices
+from mindspore_cvae.data.batches import EpochPlan, batch_dataset, make_batch
+from mindspore_cvae.data.corpus import Split, load_corpus
+from mindspore_cvae.noise import NoiseMaker
+
+VOCABULARY_SIZE = 10002
+WORDS = 23
+"""Of every sentence of the step: 24 predicted tokens."""
+BETA = 0.5
+STEPS = 10
+"""Steps of a round."""
+SAMPLES = 128
+"""Draws of z a sentence in evaluation."""
+SENTENCES = {"evaluation": 256, "decoding": 1280}
+TWIN_SENTENCES = {"evaluation": 16, "decoding": 8}
+"""Sentences of a round of the twin, which does one at a time."""
+MAX_WORDS = 80
+
+Measurement = tuple[float, int]
+"""Milliseconds and predicted tokens of one repetition."""
+Round = Callable[[], list[Measurement]]
+"""Measures a round; whatever compiles or tunes itself has happened before."""
+
+
+def sentences_of(lengths: np.ndarray, vocabulary_size: int, seed: int = 0) -> Split:
+    """A split of random words."""
+    random = np.random.default_rng(seed)
+    words = [random.integers(4, vocabulary_size, length).astype(np.int32) for length in lengths]
+    return Split("train", "random words", words, np.arange(1, len(words) + 1), {})
+
+
+def training_split(settings) -> Split:
+    """As many sentences of the step's length as an epoch of measurements takes."""
+    return sentences_of(np.full(settings.data.batch_size * 200, WORDS), VOCABULARY_SIZE)
+
+
+def evaluated_split(data_dir: str | None, settings) -> Split:
+    """The first test sentences of a corpus; without one, random words of as many lengths."""
+    count = SENTENCES["evaluation"]
+    if data_dir is None:
+        return sentences_of(np.linspace(1, MAX_WORDS - 1, count).astype(int), VOCABULARY_SIZE)
+    test = load_corpus(replace(settings.data, dir=data_dir)).test
+    return Split("test", test.source, test.sentences[:count], test.lines[:count], {})
+
+
+def timed(action: Callable[[], int]) -> Measurement:
+    """Milliseconds of an action that returns its predicted tokens."""
+    started = time.perf_counter()
+    tokens = action()
+    return 1000 * (time.perf_counter() - started), tokens
+
+
+def project_parts(settings):
+    """The project's model of a configuration, in graph mode on CPU."""
+    devices.apply_precision(settings.precision)
+    devices.choose("CPU")
+    from mindspore_cvae.building import build_model
+
+    return build_model(settings.slots, settings.model, VOCABULARY_SIZE, seed=0)
+
+
+def project_step(settings, data_dir) -> Round:
+    model = project_parts(settings)
+    from mindspore import Tensor
+
+    from mindspore_cvae.building import build_step
+    from mindspore_cvae.noise import StepNoise
+
+    split = training_split(settings)
+    step = build_step(model, settings.slots, settings.train)
+    draw = NoiseMaker(settings.slots, settings.model, settings.train.critic_updates, seed=0)
+    plan = EpochPlan(split.lengths, [WORDS + 1], settings.data.batch_size)
+    absent = [value is None for value in draw(0, np.zeros((2, 3), np.int32))]
+
+    def attach(position, batch):
+        return tuple(value for value in draw(position, batch.tokens) if value is not None)
+
+    def arguments():
+        for tokens, weight, _index, *noise in batch_dataset(
+            split, plan, attach=attach
+        ).create_tuple_iterator(num_epochs=1):
+            present = iter(noise)
+            yield tokens, weight, StepNoise(*(None if no else next(present) for no in absent))
+
+    feed, beta = arguments(), Tensor(np.float32(BETA))
+
+    def once() -> int:
+        tokens, weight, noise = next(feed)
+        step(tokens, weight, beta, *noise).asnumpy()
+        return settings.data.batch_size * (WORDS + 1)
+
+    return warm_round(once)
+
+
+def twin_step(settings, data_dir) -> Round:
+    import torch
+    from twin import OwnNoise, Twin, TwinStep
+
+    use_precision(settings.precision)
+    torch.manual_seed(0)
+    split = training_split(settings)
+    step = TwinStep(Twin(settings.slots, settings.model, VOCABULARY_SIZE), settings.train)
+    plan = EpochPlan(split.lengths, [WORDS + 1], settings.data.batch_size)
+    feed, draw = iter(range(len(plan))), OwnNoise()
+
+    def once() -> int:
+        width, indices = plan[next(feed)]
+        batch = make_batch(split.sentences, width, indices, settings.data.batch_size)
+        step(torch.from_numpy(batch.tokens).long(), BETA, draw)
+        return settings.data.batch_size * (WORDS + 1)
+
+    return warm_round(once)
+
+
+def warm_round(once: Callable[[], int]) -> Round:
+    """A round of several repetitions; the first ones, which compile and tune, are not counted."""
+    for _ in range(12):
+        once()
+    return lambda: [timed(once) for _ in range(STEPS)]
+
+
+def project_evaluation(settings, data_dir) -> Round:
+    model = project_parts(settings)
+    from mindspore_cvae.data.batches import bucket_widths
+    from mindspore_cvae.scoring import Evaluator
+
+    split = evaluated_split(data_dir, settings)
+    widths = bucket_widths(split.lengths, settings.data.buckets)
+    sizes = settings.eval.rows, settings.model.latent_size, 0
+    evaluator = Evaluator(model, settings.slots, widths, *sizes)
+    # A few draws compile every graph: their shapes do not depend on the number of draws.
+    evaluator.score(split, evaluator.draws_per_call)
+
+    def once() -> int:
+        evaluator.score(split, SAMPLES)
+        return SAMPLES * split.tokens
+
+    return lambda: [timed(once)]
+
+
+def twin_evaluation(settings, data_dir) -> Round:
+    import torch
+    from twin import Twin
+
+    use_precision(settings.precision)
+    torch.manual_seed(0)
+    split = evaluated_split(data_dir, settings)
+    model = Twin(settings.slots, settings.model, VOCABULARY_SIZE).eval()
+    # Every round spreads over all lengths.
+    order = np.argsort(split.lengths, kind="stable")
+    every = len(order) // TWIN_SENTENCES["evaluation"]
+
+    def score(number: int) -> int:
+        width = int(split.lengths[number]) + 1
+        tokens = make_batch(split.sentences, width, [number], 1).tokens
+        model.score(torch.from_numpy(tokens).long(), SAMPLES)
+        return SAMPLES * width
+
+    score(order[0])
+    offsets = itertools.cycle(range(every))
+    return lambda: [timed(partial(score, number)) for number in order[next(offsets) :: every]]
+
+
+def project_decoding(settings, data_dir) -> Round:
+    model = project_parts(settings)
+    from mindspore_cvae.decoding import Decoding
+    from mindspore_cvae.generation import SentenceDecoder, prior_codes
+
+    z = prior_codes(SENTENCES["decoding"], settings.model.latent_size, seed=0)
+    decode = SentenceDecoder(model.decoder.set_train(False), settings.eval.rows)
+    way = Decoding("greedy", max_words=MAX_WORDS)
+    decode(z[:1], way)
+    return lambda: [timed(lambda: sum(map(len, decode(z, way))))]
+
+
+def twin_decoding(settings, data_dir) -> Round:
+    import torch
+    from twin import Twin
+
+    use_precision(settings.precision)
+    torch.manual_seed(0)
+    model = Twin(settings.slots, settings.model, VOCABULARY_SIZE).eval()
+    z = torch.randn(TWIN_SENTENCES["decoding"], 1, settings.model.latent_size)
+    model.greedy(z[0], MAX_WORDS)
+    return lambda: [timed(lambda code=code: len(model.greedy(code, MAX_WORDS))) for code in z]
+
+
+def use_precision(precision: str) -> None:
+    """PyTorch's switch that corresponds to the project's."""
+    import torch
+
+    torch.set_float32_matmul_precision({"strict": "highest", "fast": "medium"}[precision])
+
+
+def project_data(settings, data_dir) -> Round:
+    """Batches with their noise, as the step gets them, and nothing else."""
+    devices.apply_precision(settings.precision)
+    split = training_split(settings)
+    draw = NoiseMaker(settings.slots, settings.model, settings.train.critic_updates, seed=0)
+    plan = EpochPlan(split.lengths, [WORDS + 1], settings.data.batch_size)
+
+    def attach(position, batch):
+        return tuple(value for value in draw(position, batch.tokens) if value is not None)
+
+    def feed():
+        while True:
+            yield from batch_dataset(split, plan, attach=attach).create_tuple_iterator(num_epochs=1)
+
+    rows = feed()
+
+    def once() -> int:
+        next(rows)
+        return settings.data.batch_size * (WORDS + 1)
+
+    return warm_round(once)
+
+
+TASKS = {
+    ("project", "step"): project_step,
+    ("twin", "step"): twin_step,
+    ("project", "evaluation"): project_evaluation,
+    ("twin", "evaluation"): twin_evaluation,
+    ("project", "decoding"): project_decoding,
+    ("twin", "decoding"): twin_decoding,
+    ("project", "data"): project_data,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("side", choices=("project", "twin"))
+    parser.add_argument("part")
+    parser.add_argument("system")
+    parser.add_argument("precision", choices=("strict", "fast"))
+    parser.add_argument("--data_dir")
+    arguments = parser.parse_args()
+    started = time.perf_counter()
+    settings = config.load("ptb", [f"precision={arguments.precision}"], system=arguments.system)
+    measure = TASKS[arguments.side, arguments.part](settings, arguments.data_dir)
+    print(json.dumps({"ready": time.perf_counter() - started}), flush=True)
+    for _line in sys.stdin:
+        milliseconds, tokens = zip(*measure(), strict=True)
+        print(json.dumps({"milliseconds": milliseconds, "tokens": tokens}), flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    print(json.dumps({"peak_gigabytes": peak}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
