@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mindspore_cvae import grammar
-from mindspore_cvae.config import Data
+from mindspore_cvae.config import Data, load
 from mindspore_cvae.data import SPECIALS, Vocabulary, load_corpus, true_scores
 from mindspore_cvae.data.__main__ import main as print_statistics
 from mindspore_cvae.errors import InputError
@@ -189,6 +189,33 @@ def test_labels_are_stripped(folder):
     assert texts(corpus) == ["a b", "c"]
     assert corpus.train.counts["empty"] == 2
     assert corpus.train.lines.tolist() == [1, 4]
+
+
+def test_yelps_format_on_generated_text(tmp_path):
+    """Stars, a tab, a review in which rare words are _UNK: read by the shipped configuration."""
+    rare = {"insurers", "dividend"}
+    expected = {}
+    for split, sample in grammar.generate(1, {"train": 300, "valid": 40, "test": 40}).items():
+        expected[split] = [
+            " ".join("<unk>" if word in rare else word for word in text.split())
+            for text in sample.texts
+        ]
+        lines = [
+            f"{1 + number % 5}\t{text.replace('<unk>', '_UNK')}\n"
+            for number, text in enumerate(expected[split])
+        ]
+        (tmp_path / f"{split}.txt").write_text("".join(lines))
+    corpus = load_corpus(load("yelp", data_dir=str(tmp_path)).data)
+    for split in expected:
+        known = {*corpus.vocabulary.words, "<unk>"}
+        assert texts(corpus, split) == [
+            " ".join(word if word in known else "<unk>" for word in text.split())
+            for text in expected[split]
+        ]
+    assert texts(corpus) == expected["train"]
+    unknown = " ".join(expected["train"]).split().count("<unk>")
+    assert corpus.train.counts["unknown"] == unknown > 0
+    assert not {"_UNK", *"12345"} & set(corpus.vocabulary.words)
 
 
 def test_a_line_without_a_label_is_located(folder):
