@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_run import write_run
+
+from mindspore_cvae.api import ContrastiveVAE
+from mindspore_cvae.export import export_main
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -34,3 +38,18 @@ def test_the_python_interface(folder, monkeypatch, capsys):
     assert names["scores"].rec.shape == (2,)
     printed = capsys.readouterr().out
     assert printed.count("the market fell") == 2, "its own neighbour, and a scored sentence"
+
+
+@pytest.mark.slow
+def test_the_exported_graphs(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert export_main(["--run", "runs/quickstart"]) == 0
+    page = (DOCS / "export.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    capsys.readouterr()
+    names: dict = {}
+    exec(compile(block, "docs/export.md", "exec"), names)
+    model = ContrastiveVAE.load("runs/quickstart")
+    assert np.allclose(names["z"].asnumpy(), model.encode(["the market fell"]), atol=1e-5)
+    assert capsys.readouterr().out == model.reconstruct(["the market fell"])[0] + "\n"
+    assert np.isclose(np.exp(names["scores"].asnumpy()).sum(), 1.0, atol=1e-4)
