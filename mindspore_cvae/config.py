@@ -133,6 +133,8 @@ class Train:
     """Steps between two checkpoints besides those at the ends of epochs; null for none."""
     keep_checkpoints: int = _option(2, "[1, 10000]", free=True)
     """How many of the last checkpoints stay, besides the best."""
+    report: bool = _option(True, free=True)
+    """Whether report.html is written into the run's folder when training ends."""
 
 
 @dataclass(frozen=True)

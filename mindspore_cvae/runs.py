@@ -5,6 +5,7 @@
     RUN/log.jsonl             one JSON object a line, written as training goes
     RUN/checkpoints/          see :mod:`mindspore_cvae.checkpoints`
     RUN/metrics-<split>.json  the last evaluation of each split
+    RUN/report.html           all of it for people, see :mod:`mindspore_cvae.report`
     RUN/lock                  held while a process trains here
 
 A folder may come from somebody else: links among these names are refused, so that nothing is
@@ -155,6 +156,33 @@ def _plain(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def read_metrics(folder: str | os.PathLike, name: str) -> dict:
+    """A JSON file of results in a run's folder (``metrics-test.json``, ``ngram.json``); an empty
+    one where it is missing or no such file."""
+    try:
+        content = json.loads((Path(folder) / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_log(folder: str | os.PathLike) -> list[dict]:
+    """The rows of a run's log; lines that are no rows, such as a torn last one, are left out."""
+    rows = []
+    try:
+        with open(Path(folder) / LOG, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(row, dict):
+                    rows.append(row)
+    except OSError:
+        return []
+    return rows
 
 
 class Log:

@@ -424,6 +424,7 @@ def test_the_fingerprint_changes_with_what_decides_a_step_and_with_nothing_else(
         "train.patience",
         "train.checkpoint_every_steps",
         "train.keep_checkpoints",
+        "train.report",
     }
     assert (config.fingerprint() == Config().fingerprint()) == is_free
     changed = configuration.differences(Config(), config)
