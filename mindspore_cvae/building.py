@@ -11,6 +11,7 @@ from mindspore_cvae.contrasts import CONTRASTS
 from mindspore_cvae.divergences import DIVERGENCES
 from mindspore_cvae.model import LatentVariableModel
 from mindspore_cvae.networks import Decoder, Encoder, LanguageModel, NoEncoder
+from mindspore_cvae.parallel import Alone
 from mindspore_cvae.posteriors import POSTERIORS
 from mindspore_cvae.steps import STEPS, adam
 from mindspore_cvae.systems import System
@@ -19,7 +20,9 @@ NETWORKS = {"none": (NoEncoder, LanguageModel)}
 """Encoder and decoder of a posterior that does not take the usual ones."""
 
 
-def build_model(slots: System, sizes, vocabulary_size: int, seed: int) -> LatentVariableModel:
+def build_model(
+    slots: System, sizes, vocabulary_size: int, seed: int, ranks: Alone | None = None
+) -> LatentVariableModel:
     """The model of a row, with its parameters initialised from the seed.
 
     Args:
@@ -27,6 +30,7 @@ def build_model(slots: System, sizes, vocabulary_size: int, seed: int) -> Latent
         sizes: a ``ModelConfig``.
         vocabulary_size: of the corpus, the four specials included.
         seed: of the run.
+        ranks: the processes that share a batch; None for this one alone.
     """
     encoder_of, decoder_of = NETWORKS.get(slots.posterior, (Encoder, Decoder))
     encoder = encoder_of(
@@ -63,7 +67,14 @@ def build_model(slots: System, sizes, vocabulary_size: int, seed: int) -> Latent
         batch_mean_pair=slots.batch_mean_pair,
     )
     model = LatentVariableModel(
-        encoder, posterior, decoder, divergence, contrast, slots.views, slots.refinement_steps
+        encoder,
+        posterior,
+        decoder,
+        divergence,
+        contrast,
+        slots.views,
+        slots.refinement_steps,
+        ranks,
     )
     model.update_parameters_name()
     initialise(model, sizes, seed)

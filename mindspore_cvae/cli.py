@@ -18,6 +18,7 @@ from mindspore_cvae import devices, runs
 from mindspore_cvae.config import Config
 from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.files import write_atomically
+from mindspore_cvae.ranks import is_rank
 
 if TYPE_CHECKING:
     from mindspore_cvae.data.corpus import Corpus
@@ -143,7 +144,9 @@ def _train_parser() -> CommandParser:
 def _train(argv: Sequence[str] | None) -> int:
     arguments = _train_parser().parse_args(argv)
     config, folder = _training_config(arguments)
-    runs.check(folder, arguments.resume, arguments.overwrite)
+    if not is_rank():
+        # Of several processes, only the one that will write may judge the folder.
+        runs.check(folder, arguments.resume, arguments.overwrite)
     corpus = _corpus(config, folder if arguments.resume else None)
     for line in _summary(corpus):
         print(line)

@@ -92,7 +92,7 @@ class ImportanceSampler:
         )
         result = ImportanceScores(np.zeros(total), np.zeros(total), inflation, draws)
         bar = progress(f"importance sampling {split.name}", total, "sentences")
-        for batch in batches(split, plan):
+        for batch in batches(split, plan, evaluator.ranks.rank, evaluator.ranks.size):
             evaluator.before_batch()
             real = batch.index >= 0
             # Fillers repeat the first sentence: their rows are computed and dropped.
@@ -110,6 +110,8 @@ class ImportanceSampler:
             result.effective_samples[batch.index[real]] = bounds.effective_sample_size(weights)
             bar.update(int(real.sum()))
         bar.close()
+        result.nll = evaluator.ranks.total(result.nll)
+        result.effective_samples = evaluator.ranks.total(result.effective_samples)
         return result
 
     def _noise(self, index: np.ndarray, draws: int, size: int) -> np.ndarray:

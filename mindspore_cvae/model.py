@@ -7,6 +7,7 @@ from typing import NamedTuple
 from mindspore import Tensor, nn, ops
 
 from mindspore_cvae import objectives
+from mindspore_cvae.parallel import Alone
 
 
 class Terms(NamedTuple):
@@ -30,6 +31,7 @@ class LatentVariableModel(nn.Cell):
         contrast: C.
         views: how many times each sentence is encoded; all views go through one call.
         refinement_steps: of SVI that the encoder's posterior is refined by.
+        ranks: the processes that share a batch; None for this one alone.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class LatentVariableModel(nn.Cell):
         contrast: nn.Cell,
         views: int,
         refinement_steps: int = 0,
+        ranks: Alone | None = None,
     ):
         super().__init__()
         self.encoder = encoder
@@ -50,6 +53,7 @@ class LatentVariableModel(nn.Cell):
         self.contrast = contrast
         self.views = views
         self.refinement_steps = refinement_steps
+        self.ranks = ranks or Alone()
 
     def encode(self, tokens: Tensor, posterior_noise, encoder_bytes=None) -> tuple:
         """tokens (V N, T + 1) -> h (V N, H), parameters of q(z|x), z (V N, Z)."""
@@ -101,16 +105,18 @@ class LatentVariableModel(nn.Cell):
         """The :class:`Terms` of a batch, given its codes.
 
         Args:
-            h, parameters, z: what :meth:`encode` returned.
-            tokens: (N, T + 1), what is to be reconstructed.
+            h, parameters, z: what :meth:`encode` returned, of this process's sentences.
+            tokens: (N, T + 1), what is to be reconstructed, of all processes.
             weight: (N,), 0 for rows that only fill up the batch.
             beta: scalar.
             prior: (V N, Z) draws from p(z), or None without critics.
             contrast_prior: (M, Z) draws from p(z) as further negatives, or None.
             embedding_bytes, output_bytes: randomness of the decoder's dropout, or None.
         """
-        every_view = ops.tile(tokens, (self.views, 1))
+        every_view = ops.tile(self.ranks.own(tokens), (self.views, 1))
         likelihood = self.decoder(every_view, z, embedding_bytes, output_bytes)
+        gather = self.ranks.gather
+        likelihood, h, parameters, z = gather(likelihood), gather(h), gather(parameters), gather(z)
         reconstruction = objectives.expectation(likelihood.reshape(self.views, -1).sum(0), weight)
         divergence = self.divergence(h, parameters, z, prior, weight)
         contrast = self.contrast(h, z, contrast_prior, weight)

@@ -47,6 +47,45 @@ def random_bytes(source: np.random.Generator, *shape: int) -> np.ndarray:
     return words.view(np.uint8)[:count].reshape(shape)
 
 
+PHILOX_BYTES = 32
+"""What Philox makes at a count."""
+
+
+def bytes_between(source: np.random.Generator, starts: np.ndarray, length: int) -> np.ndarray:
+    """Pieces of what :func:`random_bytes` would give, without what lies between them.
+
+    Args:
+        source: a new generator.
+        starts: (P,) ascending positions in bytes, ``length`` apart at least.
+        length: of every piece, in bytes.
+
+    Returns:
+        (P, length) uint8.
+    """
+    pieces, made = np.empty((len(starts), length), np.uint8), 0
+    for piece, start in zip(pieces, starts.tolist(), strict=True):
+        first, end = start // PHILOX_BYTES, -(-(start + length) // PHILOX_BYTES)
+        # Two pieces may share a block, which must then be made again.
+        source.bit_generator.advance(first - made)
+        words = source.bit_generator.random_raw((end - first) * PHILOX_BYTES // 8)
+        offset = start - first * PHILOX_BYTES
+        piece[:] = words.view(np.uint8)[offset : offset + length]
+        made = end
+    return pieces
+
+
+def rows_of_rank(rank: int, size: int, views: int, sentences: int) -> np.ndarray:
+    """Numbers of a rank's rows among the V N rows of all ranks, (V n,), N = R n.
+
+    Args:
+        rank, size: of the process, and R.
+        views: V.
+        sentences: N.
+    """
+    each = sentences // size
+    return np.arange(views * sentences).reshape(views, size, each)[:, rank].ravel()
+
+
 def swap_neighbours(
     tokens: np.ndarray, probability: float, source: np.random.Generator
 ) -> np.ndarray:
@@ -77,7 +116,9 @@ def swap_neighbours(
 class StepNoise(NamedTuple):
     """What a training step gets besides its batch, in the order of the step's arguments.
 
-    Absent randomness is None: N sentences, V views, E, H, Z sizes, K critic updates.
+    Absent randomness is None: N sentences, V views, E, H, Z sizes, K critic updates. Where several
+    processes share the batch, ``prior`` and ``contrast`` are those of all N sentences, and all else
+    is a rank's own: N / R instead of N.
     """
 
     encoder_tokens: np.ndarray
@@ -105,20 +146,32 @@ class NoiseMaker:
         sizes: a ``ModelConfig``.
         critic_updates: K.
         seed: of the run.
+        rank, size: of the process that gets it, and how many share a batch.
     """
 
-    def __init__(self, system: System, sizes, critic_updates: int, seed: int):
+    def __init__(
+        self,
+        system: System,
+        sizes,
+        critic_updates: int,
+        seed: int,
+        rank: int = 0,
+        size: int = 1,
+    ):
         self.system = system
         self.sizes = sizes
         self.critic_updates = critic_updates
         self.seed = seed
+        self.rank = rank
+        self.size = size
 
     def __call__(self, step: int, tokens: np.ndarray, part: int = 0) -> StepNoise:
         """The noise of training step ``step`` (counted from 0), or of its sub-iteration ``part``
-        (from 1), for a batch tokens (N, T + 1)."""
+        (from 1), for a batch tokens (N, T + 1) of all processes."""
         system, sizes = self.system, self.sizes
         sentences, width = tokens.shape
         rows = system.views * sentences
+        own = rows_of_rank(self.rank, self.size, system.views, sentences)
 
         def stream(name: str) -> np.random.Generator:
             return generator(self.seed, name, step, part)
@@ -133,10 +186,21 @@ class NoiseMaker:
         if system.refinement_steps:
             posterior_shape = (system.refinement_steps + 1, *posterior_shape)
         has_critics = system.step == "critic_then_model"
-        decoder_shape = (width - 1, rows)
+
+        def masks(name: str, times: int, size: int) -> np.ndarray:
+            """(times, own rows, size) of the random bytes (times, rows, size)."""
+            if self.size == 1:
+                return random_bytes(stream(name), times, rows, size)
+            each = sentences // self.size
+            blocks = np.arange(times)[:, None] * rows + own[::each]
+            pieces = bytes_between(stream(name), size * blocks.ravel(), size * each)
+            return pieces.reshape(times, len(own), size)
+
         return StepNoise(
-            encoder_tokens=np.concatenate(views),
-            posterior=normal(stream("posterior"), *posterior_shape) if noise_size else None,
+            encoder_tokens=np.concatenate(views)[own],
+            posterior=normal(stream("posterior"), *posterior_shape)[..., own, :]
+            if noise_size
+            else None,
             prior=normal(stream("prior"), self.critic_updates + 1, rows, sizes.latent_size)
             if has_critics
             else None,
@@ -145,13 +209,13 @@ class NoiseMaker:
             )
             if system.prior_negatives
             else None,
-            encoder_bytes=random_bytes(stream("encoder"), width, rows, sizes.embedding_size)
+            encoder_bytes=masks("encoder", width, sizes.embedding_size)
             if system.encoder_dropout
             else None,
-            embedding_bytes=random_bytes(stream("embedding"), *decoder_shape, sizes.embedding_size)
+            embedding_bytes=masks("embedding", width - 1, sizes.embedding_size)
             if sizes.decoder_dropout
             else None,
-            output_bytes=random_bytes(stream("output"), *decoder_shape, sizes.hidden_size)
+            output_bytes=masks("output", width - 1, sizes.hidden_size)
             if sizes.decoder_dropout
             else None,
         )

@@ -135,6 +135,7 @@ class ReversedDescent(nn.Cell):
     def __init__(self, model: nn.Cell, weights: ParameterTuple, clip):
         super().__init__(auto_prefix=False)
         self.negative_elbo = NegativeElbo(model)
+        self.ranks = model.ranks
         self.clip = clip
         self.gradient = ops.grad(self.total, 0, weights)
 
@@ -179,7 +180,7 @@ class ReversedDescent(nn.Cell):
         )
         above, below = ops.chunk(at_points, 2)
         at_parameters = at_parameters - clip_rows(above + below, CLIP_NORM)
-        products = self.clip(products, CLIP_NORM)
+        products = self.clip(self.ranks.add(products), CLIP_NORM)
         result = (at_parameters, MOMENTUM * at_velocity)
         for number in range(len(at_decoder)):
             result += (at_decoder[number] - products[number],)

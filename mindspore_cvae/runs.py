@@ -341,6 +341,40 @@ class Run:
         self.close()
 
 
+class Onlooker:
+    """A run's folder for a process that trains there beside the one that holds it: reads, never
+    writes; otherwise used as a :class:`Run`.
+
+    Args:
+        folder: The folder, which the other process has made.
+    """
+
+    rows = 0
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        self.checkpoints = self.folder / CHECKPOINTS
+
+    def write_inputs(self, config: Config, vocabulary) -> None:
+        """Does nothing."""
+
+    def open_log(self, rows: int = 0) -> Onlooker:
+        """A log that forgets every row."""
+        self.rows = rows
+        return self
+
+    def write(self, row: Mapping[str, object]) -> None:
+        """Counts the row."""
+        self.rows += 1
+
+    def sync(self) -> int:
+        """How many rows the log of the other process has."""
+        return self.rows
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 class _Lock:
     """A lock on a file that the operating system drops when its holder dies, however it dies.
 

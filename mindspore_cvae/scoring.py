@@ -19,6 +19,7 @@ from mindspore_cvae.data.batches import EpochPlan, batches
 from mindspore_cvae.data.corpus import Split
 from mindspore_cvae.inference import Inference
 from mindspore_cvae.model import LatentVariableModel
+from mindspore_cvae.parallel import Alone
 from mindspore_cvae.progress import progress
 
 DRAWS_PER_CALL = 16
@@ -151,17 +152,28 @@ class Evaluator:
         rows: of a call of the decoder.
         latent_size: Z.
         seed: of the noise.
+        ranks: the processes among which batches are dealt out; every one gets all scores.
 
     Attributes:
         before_batch: called before every batch; may raise, to end a long evaluation.
     """
 
-    def __init__(self, model, slots, widths, rows: int, latent_size: int, seed: int):
+    def __init__(
+        self,
+        model,
+        slots,
+        widths,
+        rows: int,
+        latent_size: int,
+        seed: int,
+        ranks: Alone | None = None,
+    ):
         self.slots = slots
         self.widths = widths
         self.rows = rows
         self.latent_size = latent_size
         self.seed = seed
+        self.ranks = ranks or Alone()
         self.noise_size = model.posterior.noise_size
         self.has_critics = len(model.divergence.trainable_params()) > 0
         self.codes = Inference(model)
@@ -200,7 +212,7 @@ class Evaluator:
         kept = np.zeros((total, min(samples, KEPT_DRAWS), self.latent_size))
         hidden = parameters = None
         bar = progress(f"scoring {split.name}", total, "sentences")
-        for batch in batches(split, plan):
+        for batch in batches(split, plan, self.ranks.rank, self.ranks.size):
             self.before_batch()
             real = batch.index >= 0
             index = batch.index[real]
@@ -226,6 +238,14 @@ class Evaluator:
                 sums[index, : len(values)] += np.stack([value.sum(1) for value in values], 1)
             bar.update(len(index))
         bar.close()
+        if parameters is None:
+            # There are fewer batches than processes: only the shapes are of interest.
+            h, q = self.codes(Tensor(next(batches(split, plan)).tokens))
+            hidden, parameters = (np.zeros((total, part.shape[1]), np.float32) for part in (h, q))
+        everyone = self.ranks.total
+        sums, kept = everyone(sums), everyone(kept)
+        posterior_mean, products = everyone(posterior_mean), everyone(products)
+        hidden, parameters = (everyone(part).astype(np.float32) for part in (hidden, parameters))
         means = sums.T / samples
         outer = posterior_mean[:, :, None] * posterior_mean[:, None, :]
         return SentenceScores(

@@ -134,8 +134,8 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
         return ops.stack((loss, reconstruction, divergence, contrast, none, none))
 
     def clipped(self, gradients: tuple) -> tuple:
-        """Each group of gradients clipped to its own norm."""
-        return clip_groups(gradients, self.groups, self.clip_norm)
+        """Gradients summed over processes, then each group clipped to its own norm."""
+        return clip_groups(self.network.ranks.add(gradients), self.groups, self.clip_norm)
 
 
 class CriticThenModel(JointStep):
@@ -203,13 +203,17 @@ class CriticThenModel(JointStep):
             weights=self.encoder_weights,
         )
         h, parameters, z = codes
+        ranks = self.network.ranks
+        every_h, every_z = ranks.gather(ops.stop_gradient(h)), ranks.gather(ops.stop_gradient(z))
         joint, marginal = ops.zeros((), z.dtype), ops.zeros((), z.dtype)
         for update in range(self.critic_updates):
             (_total, joint, marginal), gradients = self.critic_value_and_grad(
-                ops.stop_gradient(h), ops.stop_gradient(z), prior[update], weight
+                every_h, every_z, prior[update], weight
             )
+            # Every process computes the same; the mean keeps their last bits from drifting apart.
+            updated = self.critic_optimizer(ranks.average(gradients))
             # The next update, and the model's, must see the critics as this one leaves them.
-            weight = ops.depend(weight, self.critic_optimizer(gradients))
+            weight = ops.depend(weight, updated)
         terms, gradients = self.codes_value_and_grad(
             h,
             parameters,
@@ -245,6 +249,7 @@ class ModelGradients(nn.Cell):
         super().__init__(auto_prefix=False)
         self.groups = groups
         self.clip_norm = clip_norm
+        self.ranks = model.ranks
         self.value_and_grad = ops.value_and_grad(model, None, weights, has_aux=True)
 
     def construct(
@@ -274,7 +279,7 @@ class ModelGradients(nn.Cell):
         )
         none = ops.zeros_like(loss)
         terms = ops.stack((loss, reconstruction, divergence, contrast, none, none))
-        return (terms, *clip_groups(gradients, self.groups, self.clip_norm))
+        return (terms, *clip_groups(self.ranks.add(gradients), self.groups, self.clip_norm))
 
 
 class Update(nn.Cell):
@@ -409,8 +414,8 @@ def loss_per_word(batches: list[tuple[Tensor, Tensor, Tensor]]) -> float:
 
 
 class EncoderPass(nn.Cell):
-    """Encoder inputs (V N, T + 1), bytes of its dropout or None, targets (N, T + 1) -> h (V N, H),
-    parameters of q(z|x) (V N, P), targets of every view (V N, T + 1)."""
+    """Encoder inputs (V N, T + 1), bytes of its dropout or None, targets of all processes ->
+    h (V N, H), parameters of q(z|x) (V N, P), own targets of every view (V N, T + 1)."""
 
     def __init__(self, model: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -418,7 +423,8 @@ class EncoderPass(nn.Cell):
 
     def construct(self, encoder_tokens: Tensor, encoder_bytes, tokens: Tensor) -> tuple:
         h = self.model.encoder(encoder_tokens, encoder_bytes)
-        return h, self.model.posterior(h), ops.tile(tokens, (self.model.views, 1))
+        own = self.model.ranks.own(tokens)
+        return h, self.model.posterior(h), ops.tile(own, (self.model.views, 1))
 
 
 class CodesGradients(nn.Cell):
@@ -468,7 +474,7 @@ class CodesGradients(nn.Cell):
         none = ops.zeros_like(loss)
         terms = ops.stack((loss, reconstruction, divergence, contrast, none, none))
         (at_h, at_parameters), at_decoder = gradients
-        return (terms, at_h, at_parameters, *at_decoder)
+        return (terms, at_h, at_parameters, *self.model.ranks.add(at_decoder))
 
 
 class EncoderUpdate(nn.Cell):
@@ -513,7 +519,8 @@ class EncoderUpdate(nn.Cell):
         _codes, pull_back = ops.vjp(
             self.encode, encoder_tokens, (encoder_bytes,), weights=self.encoder_weights
         )
-        gradients = pull_back((at_h, at_parameters))[-1] + at_decoder
+        at_encoder = self.model.ranks.add(pull_back((at_h, at_parameters))[-1])
+        gradients = at_encoder + at_decoder
         return self.optimizer(clip_groups(gradients, self.groups, self.clip_norm))
 
 

@@ -8,6 +8,7 @@ checkpoint: the plan of an epoch, beta, noise; parameters and moments; the count
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -34,8 +35,9 @@ from mindspore_cvae.errors import TrainingError, warn_user
 from mindspore_cvae.evaluation import evaluate
 from mindspore_cvae.loading import restore
 from mindspore_cvae.noise import NoiseMaker, StepNoise, generator
+from mindspore_cvae.parallel import Alone, join
 from mindspore_cvae.progress import progress
-from mindspore_cvae.runs import Run
+from mindspore_cvae.runs import Onlooker, Run
 from mindspore_cvae.schedules import SCHEDULES, settled_after
 from mindspore_cvae.scoring import Evaluator
 from mindspore_cvae.steps import STEP_TERMS
@@ -128,9 +130,21 @@ class Trainer:
         run: the run folder, held.
         device: name of the device, for the log.
         force: whether a checkpoint of other data, vocabulary or configuration may be resumed.
+        ranks: the processes that share every batch; those of another rank than 0 get a run that
+            they cannot write. None for this process alone.
     """
 
-    def __init__(self, config: Config, corpus: Corpus, run: Run, device: str, force: bool = False):
+    def __init__(
+        self,
+        config: Config,
+        corpus: Corpus,
+        run: Run | Onlooker,
+        device: str,
+        force: bool = False,
+        ranks: Alone | None = None,
+    ):
+        self.ranks = ranks or Alone()
+        self.batch_size = config.data.batch_size * self.ranks.size
         self.config = config
         self.corpus = corpus
         self.run = run
@@ -142,11 +156,18 @@ class Trainer:
         beta = (self.steps_per_epoch, config.slots.beta_max)
         self.beta = SCHEDULES[config.slots.beta](*beta)
         self.beta_settles = settled_after(config.slots.beta, *beta)
-        self.model = build_model(config.slots, config.model, len(corpus.vocabulary), config.seed)
+        self.model = build_model(
+            config.slots, config.model, len(corpus.vocabulary), config.seed, self.ranks
+        )
         self.step = build_step(self.model, config.slots, config.train)
         self.step.bind(self.random_batch)
         self.noise = NoiseMaker(
-            config.slots, config.model, config.train.critic_updates, config.seed
+            config.slots,
+            config.model,
+            config.train.critic_updates,
+            config.seed,
+            self.ranks.rank,
+            self.ranks.size,
         )
         self.evaluator = Evaluator(
             self.model,
@@ -155,8 +176,11 @@ class Trainer:
             config.eval.rows,
             config.model.latent_size,
             config.seed,
+            self.ranks,
         )
-        self.evaluator.before_batch = self._end_if_told
+        if self.ranks.size == 1:
+            # Several processes must end together: they finish a validation before they look.
+            self.evaluator.before_batch = self._end_if_told
         self.signal: int | None = None
         self.window_started = time.monotonic()
         self.tokens_before = 0.0
@@ -164,13 +188,13 @@ class Trainer:
             "config": config.fingerprint(),
             "vocabulary": corpus.vocabulary.fingerprint(),
             "data": corpus.fingerprint(),
+            "number of processes": str(self.ranks.size),
         }
 
     def plan(self, epoch: int) -> EpochPlan:
         """The batches of an epoch."""
-        data = self.config.data
         lengths = self.corpus.train.lengths
-        return EpochPlan(lengths, self.widths, data.batch_size, self.config.seed, epoch)
+        return EpochPlan(lengths, self.widths, self.batch_size, self.config.seed, epoch)
 
     @functools.cached_property
     def random_plan(self) -> EpochPlan:
@@ -189,7 +213,7 @@ class Trainer:
         source = generator(self.config.seed, "batch", step, number)
         choice = int(source.bit_generator.random_raw() % len(self.random_plan))
         width, indices = self.random_plan[choice]
-        batch = make_batch(self.corpus.train.sentences, width, indices, self.config.data.batch_size)
+        batch = make_batch(self.corpus.train.sentences, width, indices, self.batch_size)
         arrays = (batch.tokens, batch.weight, *self.noise(step, batch.tokens, number))
         return tuple(None if array is None else Tensor(array) for array in arrays)
 
@@ -207,6 +231,8 @@ class Trainer:
             InputError: the checkpoint does not fit the configuration or the data.
         """
         is_resumed = resume and self.restore()
+        # No process writes a checkpoint before every one has looked for the latest.
+        self.told_to_end()
         self.run.write_inputs(self.config, self.corpus.vocabulary)
         self.log = self.run.open_log(self.state.log_rows)
         self.log.write(self.start_row("resume" if is_resumed else "start"))
@@ -241,11 +267,11 @@ class Trainer:
     def train_epochs(self) -> str:
         """Epoch after epoch until something ends it; returns what."""
         state, settings = self.state, self.config.train
-        while self.signal is None:
+        while not self.told_to_end():
             plan = self.plan(state.epoch)
             if state.batch < len(plan):
                 self.train_batches(plan)
-            if self.signal is not None:
+            if self.told_to_end():
                 self.save()
                 break
             is_last_step = settings.max_steps is not None and state.step >= settings.max_steps
@@ -253,7 +279,7 @@ class Trainer:
                 # What the epoch has learned is safe before the validation, which takes a while.
                 self.save()
                 self.validate(state.epoch)
-            if self.signal is not None:
+            if self.told_to_end():
                 break
             if is_last_step:
                 return "max_steps"
@@ -302,9 +328,16 @@ class Trainer:
                 f"loss {terms[0]:.1f} rec {terms[1]:.1f} div {terms[2]:.2f}", refresh=False
             )
             bar.update(1)
-            if self.signal is not None or state.batch >= total:
+            if self.told_to_end() or state.batch >= total:
                 break
         bar.close()
+
+    def told_to_end(self) -> bool:
+        """Whether a signal has come to any of the processes, who all get the same answer."""
+        told = self.ranks.total(np.array([self.signal is not None], float))[0] > 0
+        if told and self.signal is None:
+            self.signal = signal.SIGTERM
+        return told
 
     def refuse_non_finite(self, terms: np.ndarray, index: np.ndarray) -> None:
         """Raises TrainingError at the first loss that is not finite; the last checkpoint stays as
@@ -359,7 +392,7 @@ class Trainer:
                 "tokens_per_second": (window["tokens"] - self.tokens_before) / seconds,
                 "sentences": int(window["sentences"]),
                 "tokens": int(window["tokens"]),
-                "devices": 1,
+                "devices": self.ranks.size,
                 **{name: int(window[name]) for name in self.step.counts()},
             }
         )
@@ -428,6 +461,8 @@ class Trainer:
                 )
         self.state.log_rows = self.log.sync()
         self.state.step_state = self.step.state()
+        if self.ranks.rank > 0:
+            return
         checkpoints.save(
             self.run.checkpoints,
             self.state.step,
@@ -464,7 +499,7 @@ class Trainer:
             "seed": self.config.seed,
             "precision": self.config.precision,
             "device": self.device,
-            "devices": 1,
+            "devices": self.ranks.size,
             "version": __version__,
             "mindspore": ms.__version__,
             "python": platform.python_version(),
@@ -505,10 +540,18 @@ def train(
     device: str,
     force: bool = False,
 ) -> str:
-    """Trains a configuration in a run folder; see :class:`Trainer`.
+    """Trains a configuration in a run folder, together with the other processes of a data-parallel
+    job, of which the first one writes; see :class:`Trainer`.
 
     Returns:
         Why training ended.
     """
-    with Run(folder, resume, overwrite) as run:
-        return Trainer(config, corpus, run, device, force).fit(resume)
+    ranks = join(config.slots.views)
+    with contextlib.ExitStack() as stack:
+        if ranks.rank == 0:
+            run = stack.enter_context(Run(folder, resume, overwrite))
+        # The others look at the folder once it is as it shall be.
+        ranks.total(np.zeros(1))
+        if ranks.rank > 0:
+            run = Onlooker(folder)
+        return Trainer(config, corpus, run, device, force, ranks).fit(resume)

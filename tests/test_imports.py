@@ -26,12 +26,15 @@ ARROWS = {
     "posteriors": {"networks", "objectives"},
     "divergences": {"networks", "objectives"},
     "contrasts": {"networks", "objectives"},
-    "model": {"objectives"},
+    "ranks": {"errors"},
+    "parallel": {"ranks"},
+    "model": {"objectives", "parallel"},
     "refinement": {"objectives"},
     "steps": {"model", "objectives", "refinement"},
     "noise": {"systems"},
     "building": {
         *("systems", "networks", "posteriors", "divergences", "contrasts", "model", "steps"),
+        "parallel",
     },
 }
 """What each part of the core may import from the package; all else stands above the core."""

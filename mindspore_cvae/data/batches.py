@@ -197,9 +197,9 @@ def make_batch(
     return Batch(tokens, filled.astype(np.float32), index)
 
 
-def batches(split: Split, plan: EpochPlan, start: int = 0) -> Iterator[Batch]:
-    """The batches of a plan from number `start` on."""
-    for width, indices in plan[start:]:
+def batches(split: Split, plan: EpochPlan, start: int = 0, every: int = 1) -> Iterator[Batch]:
+    """The batches of a plan from number `start` on, or every so many of them."""
+    for width, indices in plan[start::every]:
         yield make_batch(split.sentences, width, indices, plan.batch_size)
 
 

@@ -1,0 +1,135 @@
+"""Several processes with a part of each batch compute what one process computes with all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from tiny_run import SENTENCES
+
+from mindspore_cvae import checkpoints, noise
+from mindspore_cvae.systems import SYSTEMS
+
+ROOT = Path(__file__).resolve().parents[1]
+PROCESSES, EACH = 2, 3
+LENGTHS = "data.buckets=1", "data.max_words=12"
+SETTINGS = (
+    *("model.embedding_size=6", "model.hidden_size=8", "model.latent_size=4"),
+    *("model.noise_size=4", "model.critic_size=8", "model.critic_layers=1"),
+    *("train.critic_updates=2", "train.log_every_steps=1", "train.clip_norm=0.5"),
+    *("train.learning_rate=0.01", "train.critic_learning_rate=0.01", "train.epochs=2"),
+    *("eval.rows=8", "eval.valid_samples=2"),
+    *LENGTHS,
+)
+"""A norm that is clipped, since clipping must come after the sum over processes."""
+
+
+@pytest.mark.parametrize("rank", range(PROCESSES))
+@pytest.mark.parametrize("name", ["cvae_plus_mi", "sa_vae", "as printed"])
+def test_a_rank_gets_its_part_of_the_noise_of_all(name, rank):
+    """Random bytes are made for its own rows alone, and are those of the whole batch."""
+    system = tiny.COMBINATIONS[name]
+    tokens = np.tile(tiny.TOKENS[:4], (2, 1))[: PROCESSES * EACH]
+    whole = noise.NoiseMaker(system, tiny.SIZES, 2, seed=5)(3, tokens, part=1)
+    part = noise.NoiseMaker(system, tiny.SIZES, 2, 5, rank, PROCESSES)(3, tokens, part=1)
+    first = [np.arange(EACH) + rank * EACH + view * len(tokens) for view in range(system.views)]
+    own = np.concatenate(first)
+    shared = {"prior": ..., "contrast": ...}
+    rows = {"encoder_tokens": own, "posterior": (..., own, slice(None))}
+    for field in noise.StepNoise._fields:
+        values, expected = getattr(part, field), getattr(whole, field)
+        if expected is None:
+            assert values is None
+        else:
+            expected = expected[{**shared, **rows}.get(field, (slice(None), own))]
+            np.testing.assert_array_equal(values, expected, err_msg=field)
+
+
+def test_pieces_of_random_bytes():
+    """Pieces at any position, of any length, that share Philox's blocks or skip some."""
+    whole = noise.random_bytes(noise.generator(1, "output", 2), 1000)
+    for length in (1, 7, 32, 45):
+        starts = np.array([0, 50, 50 + length, 300, 333 + length, 900])
+        pieces = noise.bytes_between(noise.generator(1, "output", 2), starts, length)
+        for start, piece in zip(starts, pieces, strict=True):
+            np.testing.assert_array_equal(piece, whole[start : start + length])
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Sentences whose last batch has fillers, all of them on the last rank."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.txt").write_text("\n".join(SENTENCES) + "\n")
+    return folder
+
+
+def train(folder: Path, corpus: Path, system: str, processes: int) -> Path:
+    """A run by the command, as one process or as several that msrun starts."""
+    each = EACH * PROCESSES // processes
+    command = [sys.executable, "train.py"]
+    if processes > 1:
+        ranks = ("-m", "mindspore_cvae.ranks", "--processes", str(processes))
+        command = [sys.executable, *ranks, "--log_dir", folder / f"{system}-logs", "train.py"]
+    run = folder / f"{system}-{processes}"
+    options = ("--system", system, "--data_dir", corpus, "--output_dir", run)
+    options += ("--device_target", "CPU", "--set", *SETTINGS, f"data.batch_size={each}")
+    result = subprocess.run(
+        [str(word) for word in (*command, *options)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    logs = "".join(path.read_text() for path in folder.glob(f"{system}-logs/worker_*.log"))
+    assert result.returncode == 0, result.stderr + result.stdout + logs
+    return run
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+TIMES = ("seconds", "tokens_per_second", "devices")
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        "cvae_plus_mi",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("vae", "cvae", "lagging_vae", "sa_vae", "lstm_lm")
+        ),
+    ],
+)
+def test_two_processes_equal_one_with_twice_the_batch(system, corpus, tmp_path):
+    one, two = (train(tmp_path, corpus, system, count) for count in (1, PROCESSES))
+    expected, found = rows(one), rows(two)
+    assert [row["event"] for row in found] == [row["event"] for row in expected]
+    for row, other in zip(found, expected, strict=True):
+        assert row.get("devices", PROCESSES) == PROCESSES
+        for name, value in other.items():
+            if name not in TIMES:
+                message = f"{row['event']} {row['step']}: {name}"
+                if isinstance(value, float):
+                    assert row[name] == pytest.approx(value, rel=1e-4, abs=1e-4), message
+                else:
+                    assert row[name] == value, message
+    saved, other = (checkpoints.load(run / "checkpoints") for run in (two, one))
+    start = checkpoints.load(one / "checkpoints").step
+    assert saved.step == start == 4
+    assert saved.tensors.keys() == other.tensors.keys()
+    for name, values in other.tensors.items():
+        np.testing.assert_allclose(saved.tensors[name], values, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_every_kind_of_step_is_compared():
+    tested = ("cvae_plus_mi", "vae", "cvae", "lagging_vae", "sa_vae", "lstm_lm")
+    assert {SYSTEMS[name].step for name in tested} == {row.step for row in SYSTEMS.values()}
