@@ -168,9 +168,11 @@ def _train(argv: Sequence[str] | None) -> int:
     print(f"training ended ({reason}): {folder}")
     is_signal = reason in signal.Signals.__members__
     if config.train.report and not is_signal:
+        from mindspore_cvae.parallel import is_first
         from mindspore_cvae.report import write_report_or_warn
 
-        write_report_or_warn(folder)
+        if is_first():
+            write_report_or_warn(folder)
     return SIGNAL_EXIT + signal.Signals[reason] if is_signal else 0
 
 

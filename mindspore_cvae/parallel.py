@@ -122,3 +122,12 @@ def join(views: int) -> Alone:
     communication.init()
     rank, size = communication.get_rank(), communication.get_group_size()
     return Alone() if size == 1 else Ranks(rank, size, views)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes files; after :func:`join`."""
+    if not is_rank():
+        return True
+    from mindspore import communication
+
+    return communication.get_rank() == 0

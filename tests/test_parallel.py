@@ -22,7 +22,12 @@ LENGTHS = "data.buckets=1", "data.max_words=12"
 SETTINGS = (
     *("model.embedding_size=6", "model.hidden_size=8", "model.latent_size=4"),
     *("model.noise_size=4", "model.critic_size=8", "model.critic_layers=1"),
-    *("train.critic_updates=2", "train.log_every_steps=1", "train.clip_norm=0.5"),
+    *(
+        "train.critic_updates=2",
+        "train.log_every_steps=1",
+        "train.report=false",
+        "train.clip_norm=0.5",
+    ),
     *("train.learning_rate=0.01", "train.critic_learning_rate=0.01", "train.epochs=2"),
     *("eval.rows=8", "eval.valid_samples=2"),
     *LENGTHS,
@@ -123,8 +128,7 @@ def test_two_processes_equal_one_with_twice_the_batch(system, corpus, tmp_path):
                 else:
                     assert row[name] == value, message
     saved, other = (checkpoints.load(run / "checkpoints") for run in (two, one))
-    start = checkpoints.load(one / "checkpoints").step
-    assert saved.step == start == 4
+    assert saved.step == other.step == 4
     assert saved.tensors.keys() == other.tensors.keys()
     for name, values in other.tensors.items():
         np.testing.assert_allclose(saved.tensors[name], values, rtol=1e-3, atol=1e-4, err_msg=name)
