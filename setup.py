@@ -67,6 +67,7 @@ setup(
             "mindspore-cvae-train = mindspore_cvae.cli:train_main",
             "mindspore-cvae-eval = mindspore_cvae.cli:eval_main",
             "mindspore-cvae-generate = mindspore_cvae.generate:generate_main",
+            "mindspore-cvae-reproduce = mindspore_cvae.reproduce:reproduce_main",
             "mindspore-cvae-export = mindspore_cvae.export:export_main",
             "mindspore-cvae-convert = mindspore_cvae.convert:convert_main",
         ]

@@ -111,7 +111,7 @@ def make_specimens(
     some = spread(range(len(texts)), RECONSTRUCTIONS)
     decoded = model.decode(means[some])
     made.reconstructions = [(texts[index], text) for index, text in zip(some, decoded, strict=True)]
-    ends = _ends(lengths)
+    ends = path_ends(lengths)
     made.paths = [
         (texts[a], texts[b], model.interpolate(texts[a], texts[b], PATH_STEPS)) for a, b in ends
     ]
@@ -173,7 +173,7 @@ def spread(items: Sequence[int], count: int) -> list[int]:
     return [items[position * len(items) // count] for position in range(count)]
 
 
-def _ends(lengths: np.ndarray) -> list[tuple[int, int]]:
+def path_ends(lengths: np.ndarray) -> list[tuple[int, int]]:
     """Pairs of sentences between which a path is decoded."""
     fewest, most = PATH_WORDS
     fit = np.flatnonzero((lengths >= fewest) & (lengths <= most)).tolist()

@@ -1,0 +1,236 @@
+"""How far the runs of an experiment are, and how long the rest takes by the rate that was measured.
+
+Everything is read from run folders as text; nothing here trains.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mindspore_cvae import config as configuration
+from mindspore_cvae import runs
+from mindspore_cvae.config import Config
+from mindspore_cvae.errors import InputError
+from mindspore_cvae.experiments import Run
+
+COMPLETE = ("epochs", "max_steps", "patience")
+"""Reasons for the end of a training that is whole."""
+NGRAM = "ngram.json"
+TOY = "toy.json"
+INTERPOLATION = "interpolation.jsonl"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of an experiment with a seed.
+
+    Attributes:
+        run: what it is.
+        seed: of the run.
+        folder: where it lies, or will.
+        config: what it is to be trained with; None for the toy.
+    """
+
+    run: Run
+    seed: int
+    folder: Path
+    config: Config | None
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Training:
+    """How far a training is.
+
+    Attributes:
+        is_begun: whether there is anything.
+        is_complete: whether it has ended as it was to end.
+        epochs: that were validated.
+        share: of the training that is done, 0 to 1.
+    """
+
+    is_begun: bool
+    is_complete: bool
+    epochs: int
+    share: float
+
+
+def training_of(job: Job) -> Training:
+    """How far a job's training is.
+
+    Raises:
+        InputError: The folder holds a run with other settings.
+    """
+    if job.config is None:
+        is_complete = bool(runs.read_metrics(job.folder, TOY))
+        return Training(is_complete, is_complete, 0, float(is_complete))
+    if not runs.is_run(job.folder):
+        return Training(False, False, 0, 0.0)
+    saved = configuration.read_saved(job.folder / runs.CONFIG)
+    refuse_other(job, saved)
+    rows = runs.read_log(job.folder)
+    ends = [row for row in rows if row.get("event") in ("start", "resume", "end")]
+    is_complete = (
+        bool(ends) and ends[-1].get("reason") in COMPLETE and _length(saved) == _length(job.config)
+    )
+    epochs = len({row.get("epoch") for row in rows if row.get("event") == "valid"} - {0, None})
+    return Training(True, is_complete, epochs, 1.0 if is_complete else _share(job.config, rows))
+
+
+def _length(config: Config) -> tuple:
+    """The settings that say how long a training is."""
+    return config.train.epochs, config.train.max_steps, config.train.patience
+
+
+def refuse_other(job: Job, saved: Config) -> None:
+    """Raises InputError where a run was trained with other settings, or on another corpus."""
+    changed = configuration.differences(saved, job.config)
+    old, new = saved.data.dir, job.config.data.dir
+    if old != new and (old is None or new is None or Path(old).resolve() != Path(new).resolve()):
+        changed["data.dir"] = (old, new)
+    if changed:
+        key, values = next(iter(changed.items()))
+        before, after = map(configuration.shown, values)
+        raise InputError(
+            f"{job.folder}: {key} is {before} there and {after} now; give the settings of the runs "
+            "that are there, or another --output_dir"
+        )
+
+
+def _share(config: Config, rows: Iterable[Mapping]) -> float:
+    steps, per_epoch = 0, 0
+    for row in rows:
+        if row.get("event") in ("start", "resume"):
+            per_epoch = row.get("steps_per_epoch") or 0
+        if row.get("event") in ("step", "valid"):
+            steps = max(steps, row.get("step") or 0)
+    total = config.train.epochs * per_epoch
+    if config.train.max_steps is not None:
+        total = min(total, config.train.max_steps)
+    return min(steps / total, 1.0) if total else 0.0
+
+
+def best_step(folder: Path) -> int | None:
+    """Training steps behind the checkpoint that evaluations take: the best, else the last."""
+    rows = [row for row in runs.read_log(folder) if row.get("event") == "valid"]
+    best = [row for row in rows if row.get("best") is True]
+    chosen = (best or rows)[-1:]
+    return chosen[0].get("step") if chosen else None
+
+
+def test_metrics(job: Job) -> dict:
+    """The metrics of the test split by the checkpoint that is the best now; else an empty one."""
+    metrics = runs.read_metrics(job.folder, runs.metrics_name("test"))
+    return metrics if metrics and metrics.get("step") == best_step(job.folder) else {}
+
+
+def interpolation(job: Job) -> list[dict]:
+    """The rows of a job's interpolation; none where it was not made, or with older weights."""
+    path = job.folder / INTERPOLATION
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return []
+    return rows if all(isinstance(row, dict) for row in rows) else []
+
+
+def has_results(job: Job, kind: str) -> bool:
+    """Whether a completed training has what an exhibit of a kind reads besides."""
+    if kind in ("metrics", "sweep"):
+        return bool(test_metrics(job))
+    if kind == "interpolation":
+        return bool(interpolation(job)) and not _is_older(job, INTERPOLATION)
+    if kind == "ngram":
+        return bool(runs.read_metrics(job.folder, NGRAM)) and not _is_older(job, NGRAM)
+    return True
+
+
+def _is_older(job: Job, name: str) -> bool:
+    """Whether a result was made before the best checkpoint."""
+    pointers = [job.folder / runs.CHECKPOINTS / pointer for pointer in ("best.json", "latest.json")]
+    there = [path for path in pointers if path.exists()]
+    return bool(there) and (job.folder / name).stat().st_mtime < there[0].stat().st_mtime
+
+
+def seconds_of_epoch(rows: Iterable[Mapping]) -> float | None:
+    """What an epoch takes by a log, its validation included; None where that was not measured."""
+    tokens, busy, validation, whole = 0.0, 0.0, [], None
+    for row in rows:
+        if row.get("event") in ("start", "resume"):
+            train = (row.get("splits") or {}).get("train") or {}
+            whole = train.get("tokens") or whole
+        elif row.get("event") == "step":
+            rate, count = row.get("tokens_per_second"), row.get("tokens")
+            if rate and count:
+                tokens, busy = tokens + count, busy + count / rate
+        elif row.get("event") == "valid" and row.get("seconds"):
+            validation.append(row["seconds"])
+    if not tokens or not whole:
+        return None
+    return whole * busy / tokens + (math.fsum(validation) / len(validation) if validation else 0.0)
+
+
+class Rates:
+    """Seconds an epoch of runs that are there, by what decides how long it takes.
+
+    Args:
+        folder: whose runs are read.
+    """
+
+    def __init__(self, folder: Path):
+        self._measured: dict[tuple, list[float]] = {}
+        self._toy: dict[tuple, list[float]] = {}
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if runs.is_run(path):
+                try:
+                    config = configuration.read_saved(path / runs.CONFIG)
+                except InputError:
+                    continue
+                seconds = seconds_of_epoch(runs.read_log(path))
+                if seconds is not None:
+                    self._measured.setdefault(_kind(config), []).append(seconds)
+            toy = runs.read_metrics(path, TOY) if path.is_dir() else {}
+            milliseconds = toy.get("milliseconds_per_iteration")
+            if isinstance(milliseconds, float):
+                key = (toy.get("system"), toy.get("categories"))
+                self._toy.setdefault(key, []).append(milliseconds / 1000)
+
+    def seconds_left(self, job: Job, training: Training, iterations: int) -> float | None:
+        """What the rest of a job's training takes; None where no like run was measured.
+
+        Args:
+            job: the job.
+            training: how far it is.
+            iterations: of the toy.
+        """
+        if training.is_complete:
+            return 0.0
+        if job.config is None:
+            measured = self._toy.get((job.run.system, job.run.categories))
+            return _mean(measured) * iterations if measured else None
+        measured = self._measured.get(_kind(job.config))
+        if measured is None or job.config.train.max_steps is not None:
+            return None
+        return _mean(measured) * job.config.train.epochs * (1 - training.share)
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _kind(config: Config) -> tuple:
+    """What decides how long an epoch takes: parts, sizes, batches, precision, corpus."""
+    corpus = config.data.dir and str(Path(config.data.dir).resolve())
+    slots = config.slots
+    parts = (slots.step, slots.views, slots.divergence != "none", slots.contrast, slots.posterior)
+    sizes = (config.model.embedding_size, config.model.hidden_size, config.model.critic_size)
+    batches = (config.data.batch_size, config.data.vocabulary_size, config.train.critic_updates)
+    return (*parts, *sizes, *batches, config.precision, corpus)

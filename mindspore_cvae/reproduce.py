@@ -1,0 +1,474 @@
+"""The command ``reproduce``: a table or figure of the paper from its runs.
+
+It trains what is missing, resumes what was begun, evaluates, and writes the paper's numbers and
+ours side by side as Markdown, JSON and PNG. Every stage is a process of its own, which a signal
+ends cleanly; whatever is done stays done, and the command goes on from there when called again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mindspore_cvae import config as configuration
+from mindspore_cvae import runs
+from mindspore_cvae.collecting import collect
+from mindspore_cvae.config import Config
+from mindspore_cvae.data import Vocabulary, load_corpus
+from mindspore_cvae.errors import CommandParser, InputError, run_command
+from mindspore_cvae.experiments import EXHIBITS, TOY_ITERATIONS, Exhibit, Row, Run
+from mindspore_cvae.files import write_atomically
+from mindspore_cvae.plots import plot
+from mindspore_cvae.progression import INTERPOLATION, Job, Rates, has_results, training_of
+from mindspore_cvae.specimens import path_ends
+from mindspore_cvae.tables import markdown
+
+COMMANDS = {
+    "train.py": "mindspore_cvae.cli:train_main",
+    "eval.py": "mindspore_cvae.cli:eval_main",
+    "generate.py": "mindspore_cvae.generate:generate_main",
+    "-m mindspore_cvae.ngram": "mindspore_cvae.ngram:main",
+    "toy.py": "mindspore_cvae.toy:toy_main",
+}
+"""What the stages call, each in a process of its own, by what a user would type."""
+IW_SAMPLES = 128
+"""Draws of the importance-weighted bound."""
+HARMLESS = (
+    *("device_target", "device_id", "train.report", "train.log_every_steps"),
+    *("train.checkpoint_every_steps", "train.keep_checkpoints", "eval.rows"),
+)
+"""Settings that leave the numbers comparable with the paper's."""
+PAIR = "interpolation.txt"
+"""The two sentences between which a run interpolates."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command of a job.
+
+    Attributes:
+        title: what it does.
+        command: of :data:`COMMANDS`.
+        arguments: of the command.
+    """
+
+    title: str
+    command: str
+    arguments: tuple[str, ...]
+
+
+class Stopped(Exception):
+    """The budget is used up."""
+
+
+def reproduce_main(argv: Sequence[str] | None = None) -> int:
+    """The command.
+
+    Args:
+        argv: Its arguments; None takes the process's.
+
+    Returns:
+        The exit code: 0 done, or stopped by the budget; 2 bad input; 1 where a stage failed.
+    """
+    return run_command(lambda: _reproduce(argv))
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="reproduce",
+        description="Train, evaluate and tabulate what a table or figure of the paper shows.",
+        allow_abbrev=False,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--table", type=int, choices=range(1, 8), metavar="N", help="1 to 7")
+    what.add_argument("--figure", type=int, choices=(3, 4), metavar="N", help="3 or 4")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--collect", action="store_true", help="only gather what is finished")
+    how.add_argument("--dry_run", action="store_true", help="only say what would be done")
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="only these rows' systems")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="(0)")
+    parser.add_argument(
+        "--budget", type=float, metavar="MINUTES", help="stop cleanly after so long (no limit)"
+    )
+    parser.add_argument(
+        "--data_dir",
+        metavar="PATH",
+        help="the corpus; for Table 2 the folder that holds yahoo and yelp (data/...)",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="YAML",
+        help="train this instead of the data set's own configuration (quickstart: the embedded "
+        "corpus)",
+    )
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path("runs", "reproduce"),
+        metavar="DIR",
+        help="where the runs and the results lie (runs/reproduce)",
+    )
+    parser.add_argument(
+        "--iw_samples",
+        type=int,
+        default=IW_SAMPLES,
+        metavar="K",
+        help=f"draws of the importance-weighted bound; 0 leaves it out ({IW_SAMPLES})",
+    )
+    parser.add_argument(
+        "--generated", type=int, metavar="N", help="Table 4: sentences (the protocols')"
+    )
+    parser.add_argument(
+        "--iterations",
+        type=int,
+        default=TOY_ITERATIONS,
+        metavar="N",
+        help=f"Table 5: of the toy ({TOY_ITERATIONS})",
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings for every run (python train.py --help lists them)",
+    )
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse numbers that no run can have."""
+    bounds = (("budget", 0), ("iw_samples", 0), ("generated", 1), ("iterations", 1))
+    for name, lowest in bounds:
+        value = getattr(options, name)
+        if value is not None and not value >= lowest:
+            raise InputError(f"--{name} must be {lowest} or more, not {value}")
+    if min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
+        raise InputError("--seeds must be different numbers of 0 or more")
+
+
+def _reproduce(argv: Sequence[str] | None) -> int:
+    options = _parser().parse_args(argv)
+    _check(options)
+    exhibit = EXHIBITS[f"table-{options.table}" if options.table else f"figure-{options.figure}"]
+    jobs = plan(exhibit, options)
+    if options.dry_run:
+        print("\n".join(dry_run(exhibit, jobs, options)))
+        return 0
+    reasons: dict[str, str] = {}
+    if not options.collect:
+        work(exhibit, jobs, options, reasons)
+    document = collect(exhibit, jobs, _settings(exhibit, jobs, options))
+    told = {line.partition(":")[0]: line for line in document["unfinished"]}
+    told |= {name: f"{told.get(name, name + ':')} ({reason})" for name, reason in reasons.items()}
+    document["unfinished"] = list(told.values())
+    for path in write_results(document, exhibit, jobs, options.output_dir):
+        print(f"written to {path}")
+    for line in document["unfinished"]:
+        print(f"not finished: {line}")
+    return int(any("failed" in reason for reason in reasons.values()))
+
+
+def plan(exhibit: Exhibit, options: argparse.Namespace) -> dict[Row, list[Job]]:
+    """The jobs of each row that is wanted, one a seed; rows may share jobs.
+
+    Raises:
+        InputError: No row has a system that was asked for, or a setting is invalid.
+    """
+    there = sorted({row.run.system for row in exhibit.rows})
+    unknown = [name for name in options.systems or () if name not in there]
+    if unknown:
+        raise InputError(
+            f"--systems: {exhibit.name.replace('-', ' ')} has no {unknown[0]}, but "
+            f"{', '.join(there)}"
+        )
+    return {
+        row: [_job(row.run, seed, options) for seed in options.seeds]
+        for row in exhibit.rows
+        if not options.systems or row.run.system in options.systems
+    }
+
+
+def _job(run: Run, seed: int, options: argparse.Namespace) -> Job:
+    if run.dataset == "toy":
+        name = f"toy-{run.system}-{run.categories}-{seed}"
+        return Job(run, seed, options.output_dir / name, None)
+    config = configuration.load(
+        _configuration(run, options),
+        _pairs(run, options),
+        system=run.system,
+        seed=seed,
+        data_dir=_data_dir(run, options),
+    )
+    variant = f"-{run.variant}" if run.variant else ""
+    stem = configuration.find(_configuration(run, options)).stem
+    return Job(run, seed, options.output_dir / f"{stem}-{run.system}{variant}-{seed}", config)
+
+
+def _configuration(run: Run, options: argparse.Namespace) -> str:
+    return options.config or run.dataset
+
+
+def _data_dir(run: Run, options: argparse.Namespace) -> str | None:
+    if options.data_dir is not None and run.dataset != "ptb" and options.config is None:
+        return str(Path(options.data_dir, run.dataset))
+    return options.data_dir
+
+
+def _pairs(run: Run, options: argparse.Namespace) -> list[str]:
+    """Settings of every run, then those that make the row. Epoch 0 is what Figure 3 begins with."""
+    return ["eval.before_training=true", *options.overrides, *run.settings]
+
+
+def _settings(exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], options) -> dict:
+    """How the runs were made, for the results."""
+    places = {}
+    for job in unique(jobs):
+        if job.config is not None:
+            corpus = job.config.data.dir or "the embedded corpus"
+            places[f"configuration {_configuration(job.run, options)} on {corpus}"] = None
+    if exhibit.kind == "toy":
+        places[f"python toy.py, {options.iterations:,} iterations"] = None
+    said = ", ".join(places)
+    if options.overrides:
+        said += f", with {' '.join(options.overrides)}"
+    changed = [pair.partition("=")[0] for pair in options.overrides]
+    is_comparable = (
+        options.config is None
+        and set(changed) <= set(HARMLESS)
+        and options.iterations == TOY_ITERATIONS
+    )
+    return {
+        "trained_on": said,
+        "seeds": list(options.seeds),
+        "is_comparable": is_comparable,
+        "iw_samples": options.iw_samples,
+    }
+
+
+def unique(jobs: Mapping[Row, Sequence[Job]]) -> list[Job]:
+    """Every job once: all rows of the first seed, then the next."""
+    found = {job.folder: job for row_jobs in jobs.values() for job in row_jobs}
+    return sorted(found.values(), key=lambda job: job.seed)
+
+
+def missing_data(job: Job) -> str | None:
+    """Why a job's corpus cannot be read; None where it can."""
+    place = job.config and job.config.data.dir
+    if place is None or Path(place).exists():
+        return None
+    return f"its corpus {place} is not there: bash scripts/get_data.sh, or --data_dir"
+
+
+def training_stage(job: Job, options: argparse.Namespace) -> Stage:
+    """What trains a job, from wherever it is."""
+    folder = str(job.folder)
+    if job.config is None:
+        given = ("--system", job.run.system, "--categories", str(job.run.categories))
+        given += ("--iterations", str(options.iterations), "--seed", str(job.seed))
+        return Stage("training", "toy.py", (*given, "--output_dir", folder))
+    given = ("--config", _configuration(job.run, options), "--system", job.run.system)
+    given += ("--seed", str(job.seed), "--output_dir", folder, "--resume")
+    place = _data_dir(job.run, options)
+    given += ("--data_dir", place) if place is not None else ()
+    return Stage("training", "train.py", (*given, "--set", *_pairs(job.run, options)))
+
+
+def result_stage(job: Job, kind: str, options: argparse.Namespace) -> Stage | None:
+    """What makes the results of a trained job that an exhibit of this kind reads, if any."""
+    run = ("--run", str(job.folder))
+    if kind in ("metrics", "sweep"):
+        importance = ("--iw_samples", str(options.iw_samples)) if options.iw_samples else ()
+        return Stage("evaluation", "eval.py", (*run, *importance))
+    if kind == "ngram":
+        count = ("--n", str(options.generated)) if options.generated else ()
+        return Stage("5-gram language models", "-m mindspore_cvae.ngram", (*run, *count))
+    if kind == "interpolation":
+        places = ("--input", str(job.folder / PAIR), "--output", str(job.folder / INTERPOLATION))
+        return Stage("interpolation", "generate.py", ("interpolate", *run, *places, "--jsonl"))
+    return None
+
+
+def dry_run(
+    exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], options: argparse.Namespace
+) -> list[str]:
+    """What would be done and how long it takes, in lines."""
+    rates = Rates(options.output_dir)
+    lines, known, unknown = [], 0.0, 0
+    for job in unique(jobs):
+        training = training_of(job)
+        stages = []
+        reason = missing_data(job)
+        if not training.is_complete:
+            seconds = rates.seconds_left(job, training, options.iterations)
+            if reason is None:
+                known += seconds or 0.0
+                unknown += seconds is None
+            took = "time unknown" if seconds is None else f"about {duration(seconds)}"
+            done = f" from {training.share:.0%}" if training.is_begun else ""
+            stages.append(f"train{done}, {took}")
+        stage = result_stage(job, exhibit.kind, options)
+        if stage is not None and not (training.is_complete and has_results(job, exhibit.kind)):
+            stages.append(stage.title)
+        said = "; ".join(stages) if stages else "finished"
+        lines.append(f"{job.name}: {said if reason is None else reason}")
+    left = [f"about {duration(known)}"] if known or not unknown else []
+    if unknown:
+        runs_said = "1 run" if unknown == 1 else f"{unknown} runs"
+        left.append(f"{runs_said} of which no like one in {options.output_dir} was measured")
+    return [*lines, f"training left: {', and '.join(left)}; evaluations are not counted"]
+
+
+def duration(seconds: float) -> str:
+    """A time for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def work(
+    exhibit: Exhibit,
+    jobs: Mapping[Row, Sequence[Job]],
+    options: argparse.Namespace,
+    reasons: dict[str, str],
+) -> None:
+    """Train and evaluate until all is done or the budget is used up.
+
+    Args:
+        exhibit, jobs, options: as elsewhere.
+        reasons: receives, by job, why it could not be finished.
+
+    Raises:
+        InputError: A run was made with other settings, or no job has its corpus.
+    """
+    everything = unique(jobs)
+    for job in everything:
+        training_of(job)
+        if reason := missing_data(job):
+            reasons[job.name] = reason
+    if len(reasons) == len(everything):
+        raise InputError(next(iter(reasons.values())))
+    deadline = None
+    if options.budget is not None:
+        deadline = time.monotonic() + 60 * options.budget
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        options.output_dir.mkdir(parents=True, exist_ok=True)
+        for job in everything:
+            if job.name not in reasons:
+                _finish(job, exhibit.kind, options, deadline, reasons)
+    except Stopped:
+        print(f"stopped: the budget of {options.budget:g} minutes is used up", flush=True)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _finish(job: Job, kind: str, options, deadline: float | None, reasons: dict[str, str]) -> None:
+    """The stages that a job lacks; a failure goes into ``reasons``."""
+    if not training_of(job).is_complete:
+        if not _run(job, training_stage(job, options), deadline, reasons):
+            return
+        if not training_of(job).is_complete:
+            reasons[job.name] = "training ended early"
+            return
+    stage = result_stage(job, kind, options)
+    if stage is None or has_results(job, kind):
+        return
+    if kind == "interpolation":
+        write_atomically(job.folder / PAIR, "".join(f"{text}\n" for text in pair_of(job)))
+    _run(job, stage, deadline, reasons)
+
+
+def _run(job: Job, stage: Stage, deadline: float | None, reasons: dict[str, str]) -> bool:
+    """One stage in a process of its own; False, with a reason, where it failed."""
+    print(f"{job.name}: {stage.title}", flush=True)
+    status = run_stage(stage, deadline)
+    if status:
+        command = f"python {stage.command} {shlex.join(stage.arguments)}"
+        reasons[job.name] = f"{stage.title} failed with exit status {status}: {command}"
+    return not status
+
+
+def run_stage(stage: Stage, deadline: float | None) -> int:
+    """Run a stage to its end.
+
+    Args:
+        stage: what to run.
+        deadline: when to end it, by :func:`time.monotonic`; None for never.
+
+    Returns:
+        Its exit status.
+
+    Raises:
+        Stopped: The deadline came; the stage was told to end, and has ended.
+    """
+    if deadline is not None and time.monotonic() >= deadline:
+        raise Stopped
+    module, _, function = COMMANDS[stage.command].partition(":")
+    # A function that returns nothing reports through run_command, as its own module does.
+    program = (
+        f"import sys\nfrom mindspore_cvae.errors import run_command\n"
+        f"from {module} import {function}\n"
+        f"sys.exit(run_command({function}))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, *stage.arguments])
+    try:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        return process.wait(left)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        process.wait()
+        raise Stopped from None
+    except KeyboardInterrupt:
+        # The terminal has sent it to both; training saves before it ends.
+        process.wait()
+        raise
+    except SystemExit:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def pair_of(job: Job) -> tuple[str, str]:
+    """Two sentences of the test split, between which a run interpolates."""
+    config: Config = job.config
+    vocabulary = Vocabulary.load(job.folder / runs.VOCABULARY)
+    split = load_corpus(config.data, vocabulary).test
+    ends = path_ends(split.lengths)
+    if not ends:
+        raise InputError(f"{split.source}: an interpolation takes two sentences")
+    first, last = (vocabulary.decode(split.sentences[index]) for index in ends[0])
+    return first, last
+
+
+def write_results(
+    document: Mapping, exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], folder: Path
+) -> Iterable[Path]:
+    """Write Markdown, JSON and PNG; yields the path of each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{exhibit.name}.json"
+    write_atomically(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    yield path
+    path = folder / f"{exhibit.name}.md"
+    write_atomically(path, markdown(document, exhibit))
+    yield path
+    path = folder / f"{exhibit.name}.png"
+    if exhibit.kind == "toy":
+        done = [job for row_jobs in jobs.values() for job in row_jobs]
+        done = [str(job.folder) for job in done if training_of(job).is_complete]
+        if done and not run_stage(Stage("figure", "toy.py", ("--figure", str(path), *done)), None):
+            yield path
+        return
+    picture = plot(document, exhibit)
+    if picture is not None:
+        write_atomically(path, picture)
+        yield path
