@@ -33,12 +33,14 @@ class Job:
         seed: of the run.
         folder: where it lies, or will.
         config: what it is to be trained with; None for the toy.
+        iterations: of the toy.
     """
 
     run: Run
     seed: int
     folder: Path
     config: Config | None
+    iterations: int | None = None
 
     @property
     def name(self) -> str:
@@ -70,7 +72,10 @@ def training_of(job: Job) -> Training:
         InputError: The folder holds a run with other settings.
     """
     if job.config is None:
-        is_complete = bool(runs.read_metrics(job.folder, TOY))
+        toy = runs.read_metrics(job.folder, TOY)
+        # A toy may end early once its categories are separated.
+        is_whole = toy.get("iterations", 0) >= job.iterations
+        is_complete = is_whole or toy.get("iterations_to_99") is not None
         return Training(is_complete, is_complete, 0, float(is_complete))
     if not runs.is_run(job.folder):
         return Training(False, False, 0, 0.0)
@@ -142,10 +147,21 @@ def interpolation(job: Job) -> list[dict]:
     return rows if all(isinstance(row, dict) for row in rows) else []
 
 
-def has_results(job: Job, kind: str) -> bool:
-    """Whether a completed training has what an exhibit of a kind reads besides."""
+def has_results(job: Job, kind: str, iw_samples: int = 0) -> bool:
+    """Whether a completed training has what an exhibit of a kind reads besides.
+
+    Args:
+        job: the job.
+        kind: of the exhibit.
+        iw_samples: draws of the importance-weighted bound that the metrics must have; 0 takes
+            whatever is there, and any number of draws of z.
+    """
     if kind in ("metrics", "sweep"):
-        return bool(test_metrics(job))
+        metrics = test_metrics(job)
+        if not iw_samples:
+            return bool(metrics)
+        wanted = (iw_samples, job.config.eval.samples)
+        return wanted == (metrics.get("iw_samples"), metrics.get("samples"))
     if kind == "interpolation":
         return bool(interpolation(job)) and not _is_older(job, INTERPOLATION)
     if kind == "ngram":
@@ -203,19 +219,13 @@ class Rates:
                 key = (toy.get("system"), toy.get("categories"))
                 self._toy.setdefault(key, []).append(milliseconds / 1000)
 
-    def seconds_left(self, job: Job, training: Training, iterations: int) -> float | None:
-        """What the rest of a job's training takes; None where no like run was measured.
-
-        Args:
-            job: the job.
-            training: how far it is.
-            iterations: of the toy.
-        """
+    def seconds_left(self, job: Job, training: Training) -> float | None:
+        """What the rest of a job's training takes; None where no like run was measured."""
         if training.is_complete:
             return 0.0
         if job.config is None:
             measured = self._toy.get((job.run.system, job.run.categories))
-            return _mean(measured) * iterations if measured else None
+            return _mean(measured) * job.iterations if measured else None
         measured = self._measured.get(_kind(job.config))
         if measured is None or job.config.train.max_steps is not None:
             return None

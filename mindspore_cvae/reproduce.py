@@ -201,7 +201,7 @@ def plan(exhibit: Exhibit, options: argparse.Namespace) -> dict[Row, list[Job]]:
 def _job(run: Run, seed: int, options: argparse.Namespace) -> Job:
     if run.dataset == "toy":
         name = f"toy-{run.system}-{run.categories}-{seed}"
-        return Job(run, seed, options.output_dir / name, None)
+        return Job(run, seed, options.output_dir / name, None, options.iterations)
     config = configuration.load(
         _configuration(run, options),
         _pairs(run, options),
@@ -309,7 +309,7 @@ def dry_run(
         stages = []
         reason = missing_data(job)
         if not training.is_complete:
-            seconds = rates.seconds_left(job, training, options.iterations)
+            seconds = rates.seconds_left(job, training)
             if reason is None:
                 known += seconds or 0.0
                 unknown += seconds is None
@@ -317,7 +317,8 @@ def dry_run(
             done = f" from {training.share:.0%}" if training.is_begun else ""
             stages.append(f"train{done}, {took}")
         stage = result_stage(job, exhibit.kind, options)
-        if stage is not None and not (training.is_complete and has_results(job, exhibit.kind)):
+        is_made = training.is_complete and has_results(job, exhibit.kind, options.iw_samples)
+        if stage is not None and not is_made:
             stages.append(stage.title)
         said = "; ".join(stages) if stages else "finished"
         lines.append(f"{job.name}: {said if reason is None else reason}")
@@ -381,7 +382,7 @@ def _finish(job: Job, kind: str, options, deadline: float | None, reasons: dict[
             reasons[job.name] = "training ended early"
             return
     stage = result_stage(job, kind, options)
-    if stage is None or has_results(job, kind):
+    if stage is None or has_results(job, kind, options.iw_samples):
         return
     if kind == "interpolation":
         write_atomically(job.folder / PAIR, "".join(f"{text}\n" for text in pair_of(job)))

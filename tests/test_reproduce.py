@@ -46,6 +46,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def options(folder, *argv):
     """Options of the command on the quickstart's configuration."""
     given = ["--output_dir", str(folder), "--config", "quickstart", *argv]
+    given += ["--iw_samples", str(TEST["iw_samples"])]
     return reproduce._parser().parse_args([*given, "--set", *MADE])
 
 
@@ -71,7 +72,7 @@ def make_toy(job, **changes):
     job.folder.mkdir(parents=True)
     result = {"system": job.run.system, "categories": job.run.categories, "iterations_to_99": 3000}
     result |= {"separability": 1.0, "silhouette": 0.9, "distance_ratio": 0.1}
-    result |= {"milliseconds_per_iteration": 2.5, **changes}
+    result |= {"milliseconds_per_iteration": 2.5, "iterations": 80_000, **changes}
     (job.folder / "toy.json").write_text(json.dumps(result))
 
 
@@ -329,7 +330,11 @@ def test_a_dry_run_of_the_toy(tmp_path):
     assert told[0] == "toy-vae-4-0: finished"
     # 80,000 iterations of 2.5 milliseconds.
     assert "toy-vae-4-1: train, about 3 min" in told
-    assert Rates(tmp_path / "nowhere").seconds_left(first, training_of(first), 1) == 0.0
+    make_toy(unique(jobs)[1], iterations=100, iterations_to_99=None)
+    make_toy(unique(jobs)[2], iterations=8000, iterations_to_99=3000)
+    told = dry_run(exhibit, jobs, chosen)
+    assert told[1].startswith("toy-ivae-4-0: train") and told[2].endswith("finished")
+    assert Rates(tmp_path / "nowhere").seconds_left(first, training_of(first)) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -525,6 +530,7 @@ def worker(tmp_path, monkeypatch):
 
 def call(folder, *argv):
     given = ["--table", "7", "--output_dir", str(folder), "--config", "quickstart"]
+    given += ["--iw_samples", str(TEST["iw_samples"])]
     return reproduce_main([*given, *argv, "--set", *MADE])
 
 
@@ -545,6 +551,16 @@ def test_what_is_missing_is_made_and_nothing_twice(worker, tmp_path, capsys):
         assert (tmp_path / f"table-7.{ending}").stat().st_size > 0
     document = json.loads((tmp_path / "table-7.json").read_text())
     assert document["unfinished"] == [] and document["settings"]["seeds"] == [0, 1]
+
+
+def test_other_draws_are_evaluated_again(worker, tmp_path):
+    name = "quickstart-cvae_plus_mi-swap-0"
+    job = worker.jobs[str(tmp_path / name)]
+    make(tmp_path, job, test={"iw_samples": 3})
+    assert call(tmp_path) == 0
+    assert worker.done[0] == (name, "eval.py") and (name, "train.py") not in worker.done
+    assert progression.has_results(job, "metrics", 512)
+    assert not progression.has_results(job, "metrics", 511)
 
 
 def test_what_was_begun_goes_on(worker, tmp_path):
