@@ -13,6 +13,7 @@ from mindspore_cvae.model import LatentVariableModel
 from mindspore_cvae.networks import Decoder, Encoder, LanguageModel, NoEncoder
 from mindspore_cvae.parallel import Alone
 from mindspore_cvae.posteriors import POSTERIORS
+from mindspore_cvae.scaling import DynamicScaling, NoScaling
 from mindspore_cvae.steps import STEPS, adam
 from mindspore_cvae.systems import System
 
@@ -123,13 +124,21 @@ def build_step(model: LatentVariableModel, slots: System, training) -> nn.Cell:
         "separate": [len(group) for group in (encoder, decoder) if group],
     }[slots.clipping]
 
+    scaling = NoScaling()
+    if training.loss_scale is not None:
+        scaling = DynamicScaling(training.loss_scale, training.loss_scale_window)
+
     def optimizer(name: str, parameters: list[Parameter], rate: float = training.learning_rate):
-        return adam(parameters, rate, f"optimizer.{name}")
+        return adam(parameters, rate, f"optimizer.{name}", scaling.optimizer)
 
     own_parts = {
-        "joint": lambda: {"optimizer": optimizer("model", encoder + decoder)},
+        "joint": lambda: {
+            "optimizer": optimizer("model", encoder + decoder),
+            "scaling": scaling,
+        },
         "critic_then_model": lambda: {
             "optimizer": optimizer("model", encoder + decoder),
+            "scaling": scaling,
             "critic_optimizer": optimizer("critics", critics, training.critic_learning_rate),
             "critic_updates": training.critic_updates,
             "decoder_parameters": len(decoder),

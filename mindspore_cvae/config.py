@@ -122,6 +122,13 @@ class Train:
     """Updates of the critics in a training step (k of Algorithm 1)."""
     clip_norm: float = _option(5.0, "(0, 1e9]")
     """Norm to which gradients are clipped."""
+    loss_scale: float | None = _option(None, "[1, 8.5e37]")
+    """First scale of the loss, for gradients in half precision (65536, say): it halves at a step
+    whose gradients overflow, which is skipped; null scales nothing and ends training there."""
+    loss_scale_window: int = _option(2000, _COUNT)
+    """Steps in a row without an overflow after which the scale of the loss doubles."""
+    max_skipped_steps: int = _option(50, _COUNT, free=True)
+    """Skipped steps in a row that end training."""
     log_every_steps: int = _option(10, _COUNT, free=True)
     """Steps between two rows of log.jsonl."""
     select: str = _option("neg_elbo", choices=("neg_elbo", "rec", "iw_nll"))
@@ -692,6 +699,13 @@ _CONTRADICTIONS = (
         lambda c: c.slots.step == "semi_amortized" and c.precision == "fast",
         ("slots.step", "precision"),
         "products in bfloat16 are too coarse for the finite differences of the step semi_amortized",
+    ),
+    (
+        lambda c: (
+            c.train.loss_scale is not None and c.slots.step not in ("joint", "critic_then_model")
+        ),
+        ("train.loss_scale", "slots.step"),
+        "the loss can be scaled in the steps joint and critic_then_model",
     ),
     (
         lambda c: (

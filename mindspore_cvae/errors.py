@@ -18,7 +18,7 @@ class InputError(Exception):
 
 
 class TrainingError(Exception):
-    """Training cannot go on: a loss is not finite."""
+    """Training cannot go on: a loss, or all gradients for many steps, are not finite."""
 
 
 class DeviceError(Exception):

@@ -13,19 +13,22 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
 from mindspore_cvae.refinement import Descent, ReversedDescent
+from mindspore_cvae.scaling import NoScaling
 
 STEP_TERMS = ("loss", "rec", "div", "con", "critic_joint", "critic_marginal")
 """What a step returns, nats a sentence: rec and div are sums over views; the critics' are 0
 without critics."""
 
 
-def adam(parameters: list[Parameter], learning_rate: float, prefix: str) -> nn.Adam:
+def adam(
+    parameters: list[Parameter], learning_rate: float, prefix: str, kind: type[nn.Adam] = nn.Adam
+) -> nn.Adam:
     """Adam with the usual moments (0.9, 0.999), its state named ``<prefix>.<...>``.
 
     Two optimizers in one graph must not share the names of their own state; the names of the
     network's parameters stay as they are.
     """
-    optimizer = nn.Adam(parameters, learning_rate=learning_rate)
+    optimizer = kind(parameters, learning_rate=learning_rate)
     network = {parameter.name for parameter in parameters}
     for parameter in optimizer.get_parameters():
         if parameter.name not in network:
@@ -86,6 +89,15 @@ class TrainingStep:
         """What the last call counted, for the log; always the same names."""
         return {}
 
+    def readings(self) -> dict[str, float]:
+        """What the log tells of the step as the last call left it; always the same names."""
+        return {}
+
+    def skipped_steps(self) -> int:
+        """Calls in a row, up to the last one, that did not make all their updates, since gradients
+        overflowed; 0 for a step that always makes them."""
+        return 0
+
 
 class JointStep(TrainingStep, nn.TrainOneStepCell):
     """One update of all parameters of the model together.
@@ -95,15 +107,27 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
         optimizer: of encoder, posterior and decoder, in this order.
         groups: numbers of parameters whose gradients are clipped together; they add up to all.
         clip_norm: limit of each group's norm.
+        scaling: of the losses whose gradients are taken; see :mod:`mindspore_cvae.scaling`.
     """
 
     def __init__(
-        self, model: nn.Cell, optimizer: nn.Optimizer, groups: list[int], clip_norm: float
+        self,
+        model: nn.Cell,
+        optimizer: nn.Optimizer,
+        groups: list[int],
+        clip_norm: float,
+        scaling: NoScaling,
     ):
         super().__init__(model, optimizer)
         self.groups = groups
         self.clip_norm = clip_norm
-        self.value_and_grad = ops.value_and_grad(self.network, None, self.weights, has_aux=True)
+        self.scaling = scaling
+        self.value_and_grad = ops.value_and_grad(self.forward, None, self.weights, has_aux=True)
+
+    def forward(self, *batch):
+        """The model's terms, and before them what the gradient is taken of."""
+        terms = self.network(*batch)
+        return (self.scaling.scaled(terms[0]), *terms)
 
     def construct(
         self,
@@ -118,7 +142,7 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
         embedding_bytes,
         output_bytes,
     ) -> Tensor:
-        (loss, reconstruction, divergence, contrast), gradients = self.value_and_grad(
+        (_scaled, loss, reconstruction, divergence, contrast), gradients = self.value_and_grad(
             tokens,
             weight,
             beta,
@@ -129,13 +153,28 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
             embedding_bytes,
             output_bytes,
         )
-        loss = ops.depend(loss, self.optimizer(self.clipped(gradients)))
+        updates = (self.optimizer(self.clipped(gradients)),)
+        loss = ops.depend(loss, self.scaling.end_step(updates))
         none = ops.zeros_like(loss)
         return ops.stack((loss, reconstruction, divergence, contrast, none, none))
 
     def clipped(self, gradients: tuple) -> tuple:
-        """Gradients summed over processes, then each group clipped to its own norm."""
-        return clip_groups(self.network.ranks.add(gradients), self.groups, self.clip_norm)
+        """Gradients of the scaled loss summed over processes and unscaled, then each group clipped
+        to its own norm."""
+        gradients = self.scaling.unscaled(self.network.ranks.add(gradients))
+        return clip_groups(gradients, self.groups, self.clip_norm)
+
+    def counts(self) -> dict[str, int]:
+        """What the scaling counts."""
+        return self.scaling.counts()
+
+    def readings(self) -> dict[str, float]:
+        """What the scaling tells."""
+        return self.scaling.readings()
+
+    def skipped_steps(self) -> int:
+        """See :class:`TrainingStep`."""
+        return self.scaling.skipped_steps()
 
 
 class CriticThenModel(JointStep):
@@ -145,7 +184,7 @@ class CriticThenModel(JointStep):
     gradient is pulled back through the same pass once the model's gradient at the codes is known.
 
     Args:
-        model, optimizer, groups, clip_norm: see :class:`JointStep`.
+        model, optimizer, groups, clip_norm, scaling: see :class:`JointStep`.
         critic_optimizer: of both critics.
         critic_updates: k.
         decoder_parameters: how many of the optimizer's parameters, at the end, are the decoder's.
@@ -157,11 +196,12 @@ class CriticThenModel(JointStep):
         optimizer: nn.Optimizer,
         groups: list[int],
         clip_norm: float,
+        scaling: NoScaling,
         critic_optimizer: nn.Optimizer,
         critic_updates: int,
         decoder_parameters: int,
     ):
-        super().__init__(model, optimizer, groups, clip_norm)
+        super().__init__(model, optimizer, groups, clip_norm, scaling)
         self.critic_optimizer = critic_optimizer
         self.critic_updates = critic_updates
         self.encoder_weights = ParameterTuple(self.weights[:-decoder_parameters])
@@ -170,7 +210,7 @@ class CriticThenModel(JointStep):
             self.critic_forward, None, critic_optimizer.parameters, has_aux=True
         )
         self.codes_value_and_grad = ops.value_and_grad(
-            self.network.objective, (0, 1, 2), self.decoder_weights, has_aux=True
+            self.codes_forward, (0, 1, 2), self.decoder_weights, has_aux=True
         )
 
     def encode(self, tokens, noise):
@@ -179,9 +219,14 @@ class CriticThenModel(JointStep):
         return self.network.encode(tokens, posterior_noise, encoder_bytes)
 
     def critic_forward(self, h, z, prior, weight):
-        """Both critics' losses: (their sum, joint, marginal)."""
+        """Both critics' losses: (their sum, scaled; joint, marginal)."""
         joint, marginal = self.network.divergence.critic_losses(h, z, prior, weight)
-        return joint + marginal, joint, marginal
+        return self.scaling.scaled(joint + marginal), joint, marginal
+
+    def codes_forward(self, h, parameters, z, *batch):
+        """The model's terms given the codes, and before them what the gradient is taken of."""
+        terms = self.network.objective(h, parameters, z, *batch)
+        return (self.scaling.scaled(terms[0]), *terms)
 
     def construct(
         self,
@@ -206,14 +251,16 @@ class CriticThenModel(JointStep):
         ranks = self.network.ranks
         every_h, every_z = ranks.gather(ops.stop_gradient(h)), ranks.gather(ops.stop_gradient(z))
         joint, marginal = ops.zeros((), z.dtype), ops.zeros((), z.dtype)
-        for update in range(self.critic_updates):
-            (_total, joint, marginal), gradients = self.critic_value_and_grad(
-                every_h, every_z, prior[update], weight
+        updates = ()
+        for number in range(self.critic_updates):
+            (_scaled, joint, marginal), gradients = self.critic_value_and_grad(
+                every_h, every_z, prior[number], weight
             )
             # Every process computes the same; the mean keeps their last bits from drifting apart.
-            updated = self.critic_optimizer(ranks.average(gradients))
+            gradients = self.scaling.unscaled(ranks.average(gradients))
+            updates += (self.critic_optimizer(gradients),)
             # The next update, and the model's, must see the critics as this one leaves them.
-            weight = ops.depend(weight, updated)
+            weight = ops.depend(weight, updates[number])
         terms, gradients = self.codes_value_and_grad(
             h,
             parameters,
@@ -228,9 +275,9 @@ class CriticThenModel(JointStep):
         )
         at_codes, decoder_gradients = gradients
         encoder_gradients = pull_back(at_codes)[-1]
-        updated = self.optimizer(self.clipped(encoder_gradients + decoder_gradients))
-        loss, reconstruction, divergence, contrast = terms
-        loss = ops.depend(loss, updated)
+        updates += (self.optimizer(self.clipped(encoder_gradients + decoder_gradients)),)
+        _scaled, loss, reconstruction, divergence, contrast = terms
+        loss = ops.depend(loss, self.scaling.end_step(updates))
         return ops.stack((loss, reconstruction, divergence, contrast, joint, marginal))
 
 

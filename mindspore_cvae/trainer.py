@@ -227,7 +227,7 @@ class Trainer:
             Why training ended: ``epochs``, ``max_steps``, ``patience`` or ``SIGTERM`` / ``SIGINT``.
 
         Raises:
-            TrainingError: a loss is not finite.
+            TrainingError: a loss is not finite, or many steps in a row were skipped.
             InputError: the checkpoint does not fit the configuration or the data.
         """
         is_resumed = resume and self.restore()
@@ -340,24 +340,33 @@ class Trainer:
         return told
 
     def refuse_non_finite(self, terms: np.ndarray, index: np.ndarray) -> None:
-        """Raises TrainingError at the first loss that is not finite; the last checkpoint stays as
-        it is."""
-        if np.isfinite(terms).all():
+        """Raises TrainingError at the first loss that is not finite, or, with a loss that is
+        scaled, after many skipped steps in a row; the last checkpoint stays as it is."""
+        skipped = self.step.skipped_steps()
+        if skipped:
+            if skipped < self.config.train.max_skipped_steps:
+                return
+            reason = f"gradients have overflowed in {skipped} steps in a row"
+        elif np.isfinite(terms).all():
             return
-        values = ", ".join(
-            f"{name} {value:g}" for name, value in zip(STEP_TERMS, terms, strict=True)
-        )
+        else:
+            reason = "the loss is not finite"
+        values = dict(zip(STEP_TERMS, terms, strict=True)) | self.step.readings()
+        shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
         lines = self.corpus.train.lines[index[index >= 0]]
         raise TrainingError(
-            f"step {self.state.step}: the loss is not finite ({values}); the batch held the lines "
+            f"step {self.state.step}: {reason} ({shown}); the batch held the lines "
             f"{', '.join(map(str, lines))} of {self.corpus.train.source}; {AFTER_AN_OVERFLOW}"
         )
 
     def count(self, terms: np.ndarray, tokens: np.ndarray, index: np.ndarray) -> None:
         """Adds a step to the window that the next row of the log reports."""
         real = index >= 0
-        values = dict(zip(STEP_TERMS, terms.astype(float), strict=True))
-        values["steps"] = 1
+        values = {}
+        if not self.step.skipped_steps():
+            # Nothing was learned from a skipped step, whose terms may be infinite.
+            values = dict(zip(STEP_TERMS, terms.astype(float), strict=True))
+            values["steps"] = 1
         values["sentences"] = int(real.sum())
         values["tokens"] = int((tokens[real, 1:] != 0).sum())
         values |= self.step.counts()
@@ -366,9 +375,10 @@ class Trainer:
             window[name] = window.get(name, 0) + float(value)
 
     def log_steps(self, beta: float) -> None:
-        """One row for the steps since the last: means of the terms, sums of sentences and
-        tokens."""
+        """One row for the steps since the last: means of the terms over those that were not
+        skipped, sums of sentences and tokens over all."""
         window, slots, state = self.state.window, self.config.slots, self.state
+        steps = window.get("steps", 0)
         has_critics = slots.step == "critic_then_model"
         missing = {
             "div": slots.divergence == "none",
@@ -377,7 +387,7 @@ class Trainer:
             "critic_marginal": not has_critics,
         }
         terms = {
-            name: None if missing.get(name) else window[name] / window["steps"]
+            name: None if missing.get(name) or not steps else window[name] / steps
             for name in STEP_TERMS
         }
         now = time.monotonic()
@@ -394,6 +404,7 @@ class Trainer:
                 "tokens": int(window["tokens"]),
                 "devices": self.ranks.size,
                 **{name: int(window[name]) for name in self.step.counts()},
+                **self.step.readings(),
             }
         )
         state.window, self.tokens_before = {}, 0.0

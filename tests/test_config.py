@@ -305,6 +305,8 @@ CONTRADICTIONS = [
     ("vae", ["slots.refinement_steps=3"], "need each other"),
     ("sa_vae", ["slots.refinement_steps=0"], "need each other"),
     ("sa_vae", ["precision=fast"], "too coarse"),
+    ("sa_vae", ["train.loss_scale=1024"], "the steps joint and critic_then_model"),
+    ("lagging_vae", ["train.loss_scale=1024"], "the steps joint and critic_then_model"),
     ("lstm_lm", ["slots.views=2", "slots.contrast=info_nce"], "without a latent variable"),
     (
         "lstm_lm",
@@ -353,7 +355,8 @@ def valid_values(option: configuration.Option) -> st.SearchStrategy:
 FREE_OF_CONTRADICTIONS = {
     key: valid_values(option)
     for key, option in OPTIONS.items()
-    if not key.startswith("slots.") and key not in ("system", "data.batch_size", "precision")
+    if not key.startswith("slots.")
+    and key not in ("system", "data.batch_size", "precision", "train.loss_scale")
 }
 
 
@@ -372,6 +375,15 @@ def test_what_is_saved_is_read_back(tmp_path_factory, system, values):
     assert read_saved(path) == config
     assert read_saved(path).fingerprint() == config.fingerprint()
     assert yaml.safe_load(path.read_text(encoding="utf-8")).keys() == config.to_dict().keys()
+
+
+@pytest.mark.parametrize("key", OPTIONS)
+def test_a_key_that_a_saved_configuration_lacks_has_its_default(tmp_path, key):
+    """As one has that was saved before the key was there."""
+    document = Config().to_dict()
+    section, _, name = key.rpartition(".")
+    del (document[section] if section else document)[name]
+    assert read_saved(write(tmp_path, yaml.safe_dump(document))) == Config()
 
 
 def test_a_saved_configuration_keeps_the_slots_it_had(tmp_path):
@@ -398,6 +410,7 @@ OTHER_VALUES = {
     "data.unk_alias": "_UNK",
     "data.too_long": "error",
     "train.select": "rec",
+    "train.loss_scale": "1024",
 }
 
 
@@ -425,6 +438,7 @@ def test_the_fingerprint_changes_with_what_decides_a_step_and_with_nothing_else(
         "train.checkpoint_every_steps",
         "train.keep_checkpoints",
         "train.report",
+        "train.max_skipped_steps",
     }
     assert (config.fingerprint() == Config().fingerprint()) == is_free
     changed = configuration.differences(Config(), config)

@@ -30,10 +30,12 @@ ARROWS = {
     "parallel": {"ranks"},
     "model": {"objectives", "parallel"},
     "refinement": {"objectives"},
-    "steps": {"model", "objectives", "refinement"},
+    "scaling": set(),
+    "steps": {"model", "objectives", "refinement", "scaling"},
     "noise": {"systems"},
     "building": {
-        *("systems", "networks", "posteriors", "divergences", "contrasts", "model", "steps"),
+        *("systems", "networks", "posteriors", "divergences", "contrasts", "model", "scaling"),
+        "steps",
         "parallel",
     },
 }

@@ -571,6 +571,99 @@ def test_parameters_that_are_not_finite_are_not_saved(whole, data, tmp_path, cap
     assert resumed(argv, tmp_path / "run") == expected
 
 
+SCALED = ("train.loss_scale=65536", "train.loss_scale_window=2", "train.max_skipped_steps=3")
+SCALED_KINDS = pytest.mark.parametrize("kind", ["joint", "critic_then_model"])
+
+
+@contextlib.contextmanager
+def overflows(*steps: int):
+    """Every gradient of some training steps, counted from 1, overflows."""
+    noise = NoiseMaker.__call__
+
+    def overflow(self, step, *rest):
+        made = noise(self, step, *rest)
+        if step + 1 not in steps:
+            return made
+        return made._replace(posterior=made.posterior * np.float32(np.inf))
+
+    with mock.patch.object(NoiseMaker, "__call__", overflow):
+        yield
+
+
+def parameters(checkpoint: checkpoints.Checkpoint) -> dict[str, bytes]:
+    """What an update moves, of a checkpoint."""
+    return {
+        name: values.tobytes()
+        for name, values in checkpoint.tensors.items()
+        if not name.startswith("optimizer.loss_scaling")
+    }
+
+
+@SCALED_KINDS
+def test_a_scaled_training_skips_overflows_and_resumes_exactly(data, tmp_path, kind):
+    system = STEP_KINDS[kind]
+    argv = options(system, data, tmp_path / "whole", *SCALED, "train.patience=null")
+    argv += ["train.max_steps=12", "train.keep_checkpoints=12", "train.checkpoint_every_steps=1"]
+    with overflows(5, 8, 9):
+        expected = resumed(argv, tmp_path / "whole")
+    trained = [row for row in expected["log"] if row["event"] == "step"]
+    assert [(row["step"], row["skipped"], row["loss_scale"]) for row in trained] == [
+        *((3, 0, 131072.0), (4, 0, 262144.0), (6, 1, 131072.0)),
+        *((8, 1, 131072.0), (9, 1, 65536.0), (12, 0, 131072.0)),
+    ]
+    # The ninth step is alone in its row; terms of the others are those of the steps around.
+    assert [row["loss"] is None for row in trained] == [False] * 4 + [True, False]
+    assert all(row["tokens"] > 0 for row in trained)
+    kept = {step: checkpoints.load(tmp_path / "whole/checkpoints", step) for step in range(2, 13)}
+    for step in range(3, 13):
+        is_same = parameters(kept[step]) == parameters(kept[step - 1])
+        assert is_same == (step in (5, 8, 9)), step
+    for moment in ("step 2", "step 6", "half a row 9", "step 9", "step 10", "score 12"):
+        folder = tmp_path / moment
+        argv[argv.index("--output_dir") + 1] = str(folder)
+        with overflows(5, 8, 9):
+            assert killed(moment, argv)
+            assert resumed(argv, folder) == expected, moment
+
+
+@pytest.mark.parametrize("name", ["scale", "good"])
+def test_a_lost_scale_is_seen(data, tmp_path, name):
+    left = []
+    restore = trainer.restore
+
+    def forget(cell, tensors, source):
+        lost = f"optimizer.loss_scaling.{name}"
+        new = cell.parameters_dict()[lost].asnumpy().copy()
+        assert new != tensors[lost]
+        restore(cell, {**tensors, lost: new}, source)
+
+    for folder in ("whole", "killed"):
+        argv = options(STEP_KINDS["joint"], data, tmp_path / folder, *SCALED, "train.max_steps=5")
+        argv += ["train.checkpoint_every_steps=3"]
+        assert folder == "whole" or killed("step 4", argv)
+        with mock.patch.object(trainer, "restore", forget):
+            left.append(resumed(argv, tmp_path / folder))
+    assert left[0] != left[1]
+
+
+@SCALED_KINDS
+def test_many_skipped_steps_in_a_row_end_training(data, tmp_path, capsys, kind):
+    argv = options(STEP_KINDS[kind], data, tmp_path / "run", *SCALED)
+    # Two are not many, and the third is not in the same process.
+    with overflows(2, 3, 7, 8, 9):
+        assert killed("unlink 8", argv)
+        capsys.readouterr()
+        assert train_main(argv) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: step 9: gradients have overflowed in 3 steps in a row (loss ")
+    assert "loss_scale " in error and f"of {data / 'train.txt'};" in error
+    assert "the last checkpoint is kept" in error
+    last = checkpoints.load(tmp_path / "run/checkpoints")
+    assert last.step == 8
+    assert all(np.isfinite(values).all() for values in last.tensors.values())
+    assert train_main(argv) == 0
+
+
 def test_the_disk_space_of_a_run_is_bounded(data, tmp_path):
     folder = tmp_path / "run" / "checkpoints"
     most = 0
