@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindspore_cvae import config as configuration
-from mindspore_cvae import devices, runs
+from mindspore_cvae import devices, modelarts, runs
 from mindspore_cvae.config import Config
 from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.files import write_atomically
@@ -137,12 +137,18 @@ def _train_parser() -> CommandParser:
         action="store_true",
         help="resume even if configuration, vocabulary or data are not those of the checkpoint",
     )
+    modelarts.add_urls(parser)
     add_settings(parser)
     return parser
 
 
 def _train(argv: Sequence[str] | None) -> int:
     arguments = _train_parser().parse_args(argv)
+    with modelarts.job(arguments):
+        return _run_training(arguments)
+
+
+def _run_training(arguments: argparse.Namespace) -> int:
     config, folder = _training_config(arguments)
     if not is_rank():
         # Of several processes, only the one that will write may judge the folder.
