@@ -324,6 +324,11 @@ def test_contradictions_are_refused_and_say_where_they_come_from(system, overrid
     assert overrides[-1].split("=")[0] in message
 
 
+def test_every_contradiction_is_tried():
+    for _, keys, reason in configuration._CONTRADICTIONS:
+        assert [case for case in CONTRADICTIONS if case[2] in reason], (keys, reason)
+
+
 def test_prior_negatives_and_swaps_are_fine_where_they_make_sense():
     assert load(None, ["slots.prior_negatives=3"], system="cvae").slots.prior_negatives == 3
     swap = ["slots.augmentation=swap", "slots.encoder_dropout=0", "slots.contrast_on=h"]

@@ -1,7 +1,8 @@
-"""What the documentation shows in Python runs."""
+"""What the documentation shows in Python runs; the tests that it names are there."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -53,3 +54,13 @@ def test_the_exported_graphs(folder, monkeypatch, capsys):
     assert np.allclose(names["z"].asnumpy(), model.encode(["the market fell"]), atol=1e-5)
     assert capsys.readouterr().out == model.reconstruct(["the market fell"])[0] + "\n"
     assert np.isclose(np.exp(names["scores"].asnumpy()).sum(), 1.0, atol=1e-4)
+
+
+def test_the_tests_that_hold_the_promises_are_there():
+    page = (DOCS / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+)::(test_\w+)`", page)
+    assert len(named) == page.count("::") - 1 > 60, "all but the explanation of the notation"
+    for file, test in named:
+        tree = ast.parse((DOCS.parent / "tests" / f"{file}.py").read_text(encoding="utf-8"))
+        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert test in functions, f"{file}::{test}"
