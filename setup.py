@@ -55,6 +55,7 @@ setup(
         "safetensors",
         "tqdm",
         "psutil",
+        "scipy",
     ],
     extras_require={
         # ruff's formatting changes with its minor version.
@@ -70,6 +71,7 @@ setup(
             "mindspore-cvae-reproduce = mindspore_cvae.reproduce:reproduce_main",
             "mindspore-cvae-export = mindspore_cvae.export:export_main",
             "mindspore-cvae-convert = mindspore_cvae.convert:convert_main",
+            "mindspore-cvae-toy = mindspore_cvae.toy:toy_main",
         ]
     },
 )

@@ -53,6 +53,16 @@ def sentence_negative_log_likelihood(
     return -(chosen.reshape(targets.shape) * mask).sum(0)
 
 
+def bernoulli_negative_log_likelihood(logits: Tensor, bits: Tensor) -> Tensor:
+    """-sum_k ( e_k log sigma(y_k) + (1 - e_k) log(1 - sigma(y_k)) ), Section 4.1.
+
+    (N, K), (N, K) -> (N,).
+    """
+    # log(1 + e^y) - e y, with softplus in a form that no logit overflows.
+    softplus = ops.relu(logits) + ops.log1p(ops.exp(-ops.abs(logits)))
+    return (softplus - bits * logits).sum(1)
+
+
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, diag e^log_variance) || N(0, I)) = 1/2 sum_j (mu_j^2 + s_j^2 - 1 - log s_j^2).
 

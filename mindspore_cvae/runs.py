@@ -281,7 +281,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder} cannot be created: {error.strerror}") from None
-        self._lock = _Lock(self.folder / LOCK)
+        self._lock = Lock(self.folder / LOCK)
         try:
             # What was true before the lock was taken may have changed since.
             check(folder, resume, overwrite)
@@ -375,7 +375,7 @@ class Onlooker:
         """Does nothing."""
 
 
-class _Lock:
+class Lock:
     """A lock on a file that the operating system drops when its holder dies, however it dies.
 
     The file stays: removing it would let two processes lock two files of the same name.
@@ -408,7 +408,7 @@ class _Lock:
             self._descriptor = None
 
 
-_held: weakref.WeakSet[_Lock] = weakref.WeakSet()
+_held: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 
 def _release_in_child() -> None:

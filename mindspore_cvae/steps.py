@@ -106,7 +106,7 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
         model: a :class:`mindspore_cvae.model.LatentVariableModel`.
         optimizer: of encoder, posterior and decoder, in this order.
         groups: numbers of parameters whose gradients are clipped together; they add up to all.
-        clip_norm: limit of each group's norm.
+        clip_norm: limit of each group's norm; None for none.
         scaling: of the losses whose gradients are taken; see :mod:`mindspore_cvae.scaling`.
     """
 
@@ -115,7 +115,7 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
         model: nn.Cell,
         optimizer: nn.Optimizer,
         groups: list[int],
-        clip_norm: float,
+        clip_norm: float | None,
         scaling: NoScaling,
     ):
         super().__init__(model, optimizer)
@@ -162,6 +162,8 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
         """Gradients of the scaled loss summed over processes and unscaled, then each group clipped
         to its own norm."""
         gradients = self.scaling.unscaled(self.network.ranks.add(gradients))
+        if self.clip_norm is None:
+            return gradients
         return clip_groups(gradients, self.groups, self.clip_norm)
 
     def counts(self) -> dict[str, int]:
@@ -195,7 +197,7 @@ class CriticThenModel(JointStep):
         model: nn.Cell,
         optimizer: nn.Optimizer,
         groups: list[int],
-        clip_norm: float,
+        clip_norm: float | None,
         scaling: NoScaling,
         critic_optimizer: nn.Optimizer,
         critic_updates: int,

@@ -130,13 +130,13 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 
 
 def test_a_run_that_began_while_this_one_asked_for_the_lock_is_refused(tmp_path, monkeypatch):
-    class LateLock(runs._Lock):
+    class LateLock(runs.Lock):
         def __init__(self, path):
             monkeypatch.undo()
             make_run(path.parent)
             super().__init__(path)
 
-    monkeypatch.setattr(runs, "_Lock", LateLock)
+    monkeypatch.setattr(runs, "Lock", LateLock)
     with pytest.raises(InputError, match="already a run"):
         Run(tmp_path / "run")
     with Run(tmp_path / "run", resume=True):
