@@ -118,13 +118,14 @@ def last_iteration(experiment: Experiment, so_far: Progress) -> int:
     return min(experiment.iterations, reached + experiment.stop_after_99)
 
 
-def run(experiment: Experiment, folder: Path, resume: bool = False) -> dict:
+def run(experiment: Experiment, folder: Path) -> dict:
     """Trains a system and writes what :mod:`mindspore_cvae.toy` lists.
+
+    A run that lies in the folder is continued, to the same numbers as if it had never stopped.
 
     Args:
         experiment: what is run.
         folder: where to write; it is created.
-        resume: continues the run that lies there, to the same numbers as if it had never stopped.
 
     Returns:
         What ``toy.json`` holds.
@@ -132,9 +133,10 @@ def run(experiment: Experiment, folder: Path, resume: bool = False) -> dict:
     Raises:
         InputError: The folder cannot be used, or holds another run.
     """
-    saved = _prepare(experiment, folder, resume)
+    prepare(experiment, folder)
     lock = runs.Lock(folder / runs.LOCK)
     try:
+        saved = prepare(experiment, folder)
         from mindspore_cvae.toy_training import ToyTrainer
 
         system = TOY_SYSTEMS[experiment.system]
@@ -159,25 +161,25 @@ def run(experiment: Experiment, folder: Path, resume: bool = False) -> dict:
     return result
 
 
-def _prepare(experiment: Experiment, folder: Path, resume: bool) -> checkpoints.Checkpoint | None:
-    """Makes the folder; the checkpoint to go on from, or None for a new run."""
+def prepare(experiment: Experiment, folder: Path) -> checkpoints.Checkpoint | None:
+    """Makes the folder; the checkpoint to go on from, or None for a new run.
+
+    Raises:
+        InputError: The folder cannot be made, or holds another run.
+    """
     try:
         (folder / runs.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be created: {error.strerror}") from None
     if not checkpoints.steps(folder / runs.CHECKPOINTS):
         return None
-    if not resume:
-        raise InputError(
-            f"{folder} holds a run already: --resume continues it, or choose another --output_dir"
-        )
     saved = checkpoints.load(folder / runs.CHECKPOINTS)
     for name, value in experiment.fingerprints().items():
-        there = saved.fingerprints.get(name)
+        there = saved.fingerprints.get(name, "none")
         if there != value:
             raise InputError(
-                f"{folder} holds a run with --{name} {there}, not {value}: give the same, or "
-                "choose another --output_dir"
+                f"{folder} holds a run with --{name} {there}, not {value}: give the same to "
+                "continue it, or choose another --output_dir"
             )
     return saved
 
@@ -322,8 +324,12 @@ def _parser() -> CommandParser:
         metavar="N",
         help="stop N iterations after separability was first above 99%% (never)",
     )
-    parser.add_argument("--output_dir", type=Path, metavar="DIR", help="(runs/toy-SYSTEM-K-SEED)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in DIR")
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        metavar="DIR",
+        help="a run that lies there is continued (runs/toy-SYSTEM-K-SEED)",
+    )
     parser.add_argument(
         "--figure",
         nargs="+",
@@ -350,9 +356,10 @@ def _toy(argv: Sequence[str] | None) -> None:
     )
     name = f"toy-{experiment.system}-{experiment.categories}-{experiment.seed}"
     folder = arguments.output_dir or Path("runs", name)
-    _prepare(experiment, folder, arguments.resume)
+    # Before MindSpore is loaded, for errors to be told at once.
+    prepare(experiment, folder)
     _choose_cpu()
-    result = run(experiment, folder, arguments.resume)
+    result = run(experiment, folder)
     for key, value in result.items():
         if key != "curve":
             print(f"{key:28} {value}")
