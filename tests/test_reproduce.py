@@ -17,7 +17,7 @@ import pytest
 from made_run import SECONDS_PER_EPOCH, TEST, write_made_run
 from tiny_run import SENTENCES, write_corpus
 
-from mindspore_cvae import config, progression, reproduce, runs
+from mindspore_cvae import cli, config, generate, progression, reproduce, runs
 from mindspore_cvae.collecting import collect, negative_epochs, shown, summary
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.experiments import EXHIBITS, METRICS, Column
@@ -615,6 +615,29 @@ def test_two_sentences_of_the_test_split(tmp_path):
     assert first in SENTENCES and last in SENTENCES and first != last
     stage = reproduce.result_stage(job, "interpolation", chosen)
     assert stage.command == "generate.py" and stage.arguments[0] == "interpolate"
+
+
+@pytest.mark.parametrize("name", EXHIBITS)
+def test_the_commands_take_the_arguments_of_their_stages(name, tmp_path):
+    exhibit, jobs, chosen = planned(name, tmp_path, "--generated", "9")
+    for job in unique(jobs):
+        stages = [reproduce.training_stage(job, chosen)]
+        stages.append(reproduce.result_stage(job, exhibit.kind, chosen))
+        for stage in filter(None, stages):
+            assert stage.command in COMMANDS
+            if stage.command == "train.py":
+                parsed = cli._train_parser().parse_args(stage.arguments)
+                assert Path(parsed.output_dir) == job.folder and parsed.resume
+                made = config.load(
+                    parsed.config, parsed.overrides, system=parsed.system, seed=parsed.seed
+                )
+                assert made == job.config
+            elif stage.command == "eval.py":
+                parsed = cli._eval_parser().parse_args(stage.arguments)
+                assert Path(parsed.run) == job.folder and parsed.iw_samples == TEST["iw_samples"]
+            elif stage.command == "generate.py":
+                parsed = generate._parser().parse_args(stage.arguments)
+                assert Path(parsed.run) == job.folder and parsed.action == "interpolate"
 
 
 def test_a_stage_runs_in_a_process_of_its_own(capfd):
