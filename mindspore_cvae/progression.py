@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mindspore_cvae import checkpoints, runs
 from mindspore_cvae import config as configuration
-from mindspore_cvae import runs
 from mindspore_cvae.config import Config
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.experiments import Run
@@ -76,7 +76,10 @@ def training_of(job: Job) -> Training:
         # A toy may end early once its categories are separated.
         is_whole = toy.get("iterations", 0) >= job.iterations
         is_complete = is_whole or toy.get("iterations_to_99") is not None
-        return Training(is_complete, is_complete, 0, float(is_complete))
+        saved = job.folder / runs.CHECKPOINTS
+        done = max(checkpoints.steps(saved), default=0)
+        share = 1.0 if is_complete else min(done / job.iterations, 1.0)
+        return Training(is_complete or done > 0, is_complete, 0, share)
     if not runs.is_run(job.folder):
         return Training(False, False, 0, 0.0)
     saved = configuration.read_saved(job.folder / runs.CONFIG)
@@ -225,7 +228,8 @@ class Rates:
             return 0.0
         if job.config is None:
             measured = self._toy.get((job.run.system, job.run.categories))
-            return _mean(measured) * job.iterations if measured else None
+            left = job.iterations * (1 - training.share)
+            return _mean(measured) * left if measured else None
         measured = self._measured.get(_kind(job.config))
         if measured is None or job.config.train.max_steps is not None:
             return None

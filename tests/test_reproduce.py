@@ -17,7 +17,7 @@ import pytest
 from made_run import SECONDS_PER_EPOCH, TEST, write_made_run
 from tiny_run import SENTENCES, write_corpus
 
-from mindspore_cvae import cli, config, generate, progression, reproduce, runs
+from mindspore_cvae import cli, config, generate, progression, reproduce, runs, toy
 from mindspore_cvae.collecting import collect, negative_epochs, shown, summary
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.experiments import EXHIBITS, METRICS, Column
@@ -331,6 +331,9 @@ def test_a_dry_run_of_the_toy(tmp_path):
     # 80,000 iterations of 2.5 milliseconds.
     assert "toy-vae-4-1: train, about 3 min" in told
     make_toy(unique(jobs)[1], iterations=100, iterations_to_99=None)
+    (unique(jobs)[1].folder / "checkpoints").mkdir()
+    (unique(jobs)[1].folder / "checkpoints" / "step-00020000.json").write_text("")
+    assert training_of(unique(jobs)[1]) == progression.Training(True, False, 0, 0.25)
     make_toy(unique(jobs)[2], iterations=8000, iterations_to_99=3000)
     told = dry_run(exhibit, jobs, chosen)
     assert told[1].startswith("toy-ivae-4-0: train") and told[2].endswith("finished")
@@ -638,6 +641,10 @@ def test_the_commands_take_the_arguments_of_their_stages(name, tmp_path):
             elif stage.command == "generate.py":
                 parsed = generate._parser().parse_args(stage.arguments)
                 assert Path(parsed.run) == job.folder and parsed.action == "interpolate"
+            elif stage.command == "toy.py":
+                parsed = toy._parser().parse_args(stage.arguments)
+                assert parsed.output_dir == job.folder and parsed.iterations == 80_000
+                assert (parsed.system, parsed.categories) == (job.run.system, job.run.categories)
 
 
 def test_a_stage_runs_in_a_process_of_its_own(capfd):
