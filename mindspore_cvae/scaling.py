@@ -2,8 +2,8 @@
 
     g = grad(S L) / S;    an update by a g that is not finite is not made
 
-S halves, but not below 1, after a step with such an update, and doubles after a number of steps in
-a row without one (Micikevicius et al. 2018, Mixed Precision Training, Section 3.2).
+(Micikevicius et al. 2018, Mixed Precision Training, Section 3.2). S halves, but not below 1, after
+a step with such an update, and doubles after a number of steps in a row without one.
 """
 
 from __future__ import annotations
