@@ -63,12 +63,18 @@ def bernoulli_negative_log_likelihood(logits: Tensor, bits: Tensor) -> Tensor:
     return (softplus - bits * logits).sum(1)
 
 
+def square(x: Tensor) -> Tensor:
+    """x^2. The gradient of ops.square has a power of a tensor (PowTensorScalar), which MindSpore
+    states for Ascend alone."""
+    return x * x
+
+
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, diag e^log_variance) || N(0, I)) = 1/2 sum_j (mu_j^2 + s_j^2 - 1 - log s_j^2).
 
     The regularizer of Eq. 1 in closed form. (N, Z), (N, Z) -> (N,).
     """
-    return 0.5 * (ops.square(mean) + ops.exp(log_variance) - 1.0 - log_variance).sum(1)
+    return 0.5 * (square(mean) + ops.exp(log_variance) - 1.0 - log_variance).sum(1)
 
 
 def dual_kl(critic_posterior: Tensor, critic_prior: Tensor, weight: Tensor) -> Tensor:
@@ -150,7 +156,7 @@ def sum_of_differences(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
 def sum_of_squares(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
     """L_SQ = sum_i (f(x_i, z_i) - f(x_i, z_i^+))^2: what Eq. 17's text and the released code
     mean."""
-    return ops.square((first - second) * weight).sum()
+    return square((first - second) * weight).sum()
 
 
 def cosine_similarities(first: Tensor, second: Tensor) -> Tensor:
@@ -161,7 +167,7 @@ def cosine_similarities(first: Tensor, second: Tensor) -> Tensor:
 
 def _unit(vectors: Tensor) -> Tensor:
     # The floor keeps a zero vector (an untrained encoder's) from dividing by zero.
-    squared = ops.maximum(ops.square(vectors).sum(1, keepdims=True), Tensor(1e-12, ms.float32))
+    squared = ops.maximum(square(vectors).sum(1, keepdims=True), Tensor(1e-12, ms.float32))
     return vectors * ops.rsqrt(squared)
 
 

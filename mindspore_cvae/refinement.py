@@ -35,7 +35,7 @@ DIFFERENCE = 5e-3
 
 def row_norms(values: Tensor) -> Tensor:
     """sqrt(sum_j v_ij^2): (N, P) -> (N, 1)."""
-    return ops.sqrt(ops.square(values).sum(1, keepdims=True))
+    return ops.sqrt(objectives.square(values).sum(1, keepdims=True))
 
 
 def clip_rows(values: Tensor, limit: float) -> Tensor:

@@ -74,6 +74,13 @@ BY_HAND = {
         (),
         [LN2],
     ),
+    # A logit of 0 gives every bit ln 2, one of ln 3 a bit of 1 ln(4/3).
+    "bernoulli_negative_log_likelihood": (
+        (f32([0, 0], [LN3, 0]), f32([1, 0], [1, 1])),
+        (),
+        [2 * LN2, np.log(4 / 3) + LN2],
+    ),
+    "square": ((f32(3, -2),), (), [9, 4]),
     # 1/2 (1 + 1 - 1 - 0) + 1/2 (0 + 4 - 1 - log 4)
     "gaussian_kl": ((f32([1, 0]), f32([0, 2 * LN2])), (), [2 - LN2]),
     "dual_kl": ((f32(1, 2, 3), f32(0, LN2, LN3), f32(1, 1, 1)), (), 1),
@@ -170,6 +177,13 @@ CASES = {
     "sentence_negative_log_likelihood": Case(
         likelihood_twin, (LOG_PROBABILITIES, TARGETS, MASK), 1, weighted=False
     ),
+    "bernoulli_negative_log_likelihood": Case(
+        lambda logits, bits: (np.logaddexp(0, logits) - bits * logits).sum(1),
+        (MEAN, (LOG_VARIANCE > 0).astype(np.float32)),
+        1,
+        weighted=False,
+    ),
+    "square": Case(np.square, (F,), 1, weighted=False),
     "gaussian_kl": Case(twins.gaussian_kl, (MEAN, LOG_VARIANCE), 2, weighted=False),
     "dual_kl": Case(
         lambda f, g, weight: (

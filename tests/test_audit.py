@@ -1,0 +1,213 @@
+"""The audit of operators: what it reads, what it finds, and that its table is up to date."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+
+from mindspore_cvae import audit
+from mindspore_cvae.audit import Graph, Node, Recorder, Type
+from mindspore_cvae.systems import SYSTEMS
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "audit.md"
+HALVES, SINGLES = Type(10, (16, 16)), Type(1, (16, 16))
+
+
+def graph(*nodes):
+    return Graph("vae", "training", "Cell", nodes)
+
+
+@pytest.mark.parametrize(
+    "primitive, platforms, source",
+    [
+        ("LSTM", ("GPU", "CPU"), "mindspore.ops.operations.LSTM"),
+        ("DynamicRNN", ("Ascend",), "mindspore.ops.operations.DynamicRNN"),
+        ("Exp", ("Ascend", "GPU", "CPU"), "mindspore.ops.exp"),
+        ("SumExt", ("Ascend", "GPU", "CPU"), "mindspore.ops.auto_generate.sum_ext"),
+        ("DynamicRNNGrad", None, ""),
+        ("TupleGetItem", None, ""),
+        ("NoSuchPrimitive", None, ""),
+    ],
+)
+def test_statements_are_those_of_the_docstrings(primitive, platforms, source):
+    said = audit.statement(primitive)
+    assert (said.platforms, said.source) == (platforms, source)
+
+
+def test_platforms_of_a_docstring():
+    text = "Something.\n\nSupported Platforms:\n    ``Ascend`` ``CPU``\n\nExamples:\n    ``GPU``"
+    assert audit.stated_platforms(text) == ("Ascend", "CPU")
+    assert audit.stated_platforms("Supported Platforms:\n    deprecated") is None
+    assert audit.stated_platforms("") is None
+
+
+def recorded(device, cell, *inputs):
+    """The one graph of a cell as a device is given it, and what its call returns."""
+    ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+    with audit.pretended(device), Recorder("training") as recorder:
+        outputs = cell()(*map(Tensor, inputs))
+    (made,) = recorder.graphs
+    return made, outputs
+
+
+class Recurrent(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(16, 32)
+
+    def construct(self, x):
+        states, (hidden, _) = self.lstm(x)
+        return states, hidden
+
+
+SENTENCES = np.ones((4, 16, 16), np.float32)
+
+
+def test_on_ascend_an_lstm_is_another_kernel_in_half_precision():
+    made, (states, hidden) = recorded("Ascend", Recurrent, SENTENCES)
+    primitives = [node.primitive for node in made.nodes]
+    assert "DynamicRNN" in primitives and "LSTM" not in primitives
+    (kernel,) = [node for node in made.nodes if node.primitive == "DynamicRNN"]
+    assert {item.kind for item in kernel.inputs if item.kind in (1, 10)} == {10}
+    assert kernel.outputs[0].shape == (4, 16, 32)
+    # What is not computed has the shapes and types that it would have.
+    assert (states.shape, hidden.shape) == ((4, 16, 32), (1, 16, 32))
+    assert states.dtype == ms.float32
+    assert audit.findings([made], "Ascend") == []
+    assert "missing" not in {row.verdict for row in audit.verdicts([made], "Ascend")}
+
+
+def test_a_graph_of_the_cpu_is_not_fit_for_ascend():
+    made, _ = recorded("CPU", Recurrent, SENTENCES)
+    verdicts = {
+        device: {row.primitive: row.verdict for row in audit.verdicts([made], device)}
+        for device in audit.DEVICES
+    }
+    assert [verdicts[device]["LSTM"] for device in audit.DEVICES] == ["stated", "stated", "missing"]
+
+
+class Loop(nn.Cell):
+    def construct(self, x):
+        count = Tensor(0, ms.int32)
+        while count < 3:
+            x = ops.erf(x)
+            count = count + 1
+        return ops.exp(x.astype(ms.float16)), x.astype(ms.float64) * 2
+
+
+def test_what_a_loop_computes_and_in_which_type_is_found():
+    made, _ = recorded("Ascend", Loop, np.ones((2, 3), np.float32))
+    assert {"Erf", "Exp", "Muls"} <= {node.primitive for node in made.nodes}
+    found = {
+        (finding.check, finding.text.split()[1]) for finding in audit.findings([made], "Ascend")
+    }
+    assert ("float16", "Exp") in found
+    assert {check for check, _ in found} == {"float16", "float64"}
+    assert ("float16", "Erf") not in found
+
+
+class Printing(nn.Cell):
+    def construct(self, x):
+        ops.print_(x)
+        return x + 1
+
+
+def test_a_callback_to_the_host_is_found():
+    made, _ = recorded("CPU", Printing, np.ones(3, np.float32))
+    (finding,) = audit.findings([made], "CPU")
+    assert finding.check == "host callback" and finding.is_missing
+    assert "Print" in finding.text and "Printing" in finding.text
+
+
+@pytest.mark.parametrize(
+    "node, check, is_missing",
+    [
+        (Node("Exp", (Type(1, (-1, 16)),), (SINGLES,)), "static shapes", True),
+        (Node("Exp", (SINGLES,), (Type(1, (16, -1)),)), "static shapes", True),
+        (Node("DynamicRNN", (HALVES, SINGLES), (HALVES,)), "LSTM in float16", True),
+        (Node("LogSoftmax", (HALVES,), (HALVES,)), "float16", True),
+        (Node("MatMul", (Type(1, (16, 17)), SINGLES), ()), "multiples of 16", False),
+        (Node("MatMul", (Type(1, (1, 16)), SINGLES), ()), None, None),
+        (Node("Reshape", (HALVES,), (HALVES,)), None, None),
+        (Node("DynamicRNN", (HALVES, HALVES), (HALVES,)), None, None),
+    ],
+)
+def test_findings_of_a_node(node, check, is_missing):
+    found = [(item.check, item.is_missing) for item in audit.findings([graph(node)], "Ascend")]
+    assert found == ([] if check is None else [(check, is_missing)])
+
+
+@pytest.mark.parametrize(
+    "nodes, code",
+    [
+        ([Node("Exp", (SINGLES,), (SINGLES,))], 0),
+        ([Node("DynamicRNNGrad", (HALVES,), (HALVES,))], 0),
+        ([Node("LSTM", (SINGLES,), (SINGLES,))], 1),
+        ([Node("PyFunc", (SINGLES,), (SINGLES,))], 1),
+    ],
+)
+def test_the_exit_code_is_what_is_known_to_be_missing(nodes, code, monkeypatch, capsys):
+    monkeypatch.setattr(audit, "traces", lambda systems, device: [graph(*nodes)])
+    assert audit.audit_main(["--device", "Ascend", "--json"]) == code
+    content = json.loads(capsys.readouterr().out)
+    assert content["missing"] is bool(code)
+    assert audit.audit_main(["--device", "Ascend"]) == code
+    printed = capsys.readouterr().out
+    assert printed.startswith("primitive") and audit.LIMITS in printed
+    if nodes[0].primitive == "DynamicRNNGrad":
+        assert re.search(r"DynamicRNNGrad +training +not stated", printed)
+        assert "Ascend: 0 stated, 1 not stated, 0 missing" in printed
+
+
+def test_bad_commands_are_one_line(capsys):
+    assert audit.audit_main(["--device", "TPU"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_odd_sizes_of_the_shipped_configurations():
+    texts = [finding.text for finding in audit.odd_sizes()]
+    assert "ptb.yaml: data.vocabulary_size is 10002" in texts
+    assert not [text for text in texts if "hidden_size" in text]
+
+
+def page_verdicts(device):
+    """Verdict by primitive, as the table of the page has it."""
+    rows = re.findall(r"^\| (.*) \|$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    cells = [row.split(" | ") for row in rows]
+    heading = next(row for row in cells if row[0] == "primitive")
+    table = [dict(zip(heading, row, strict=True)) for row in cells if len(row) == len(heading)]
+    return {row["primitive"]: row[device] for row in table if row[device] not in ("-", device)}
+
+
+def test_the_page_has_the_verdicts_of_a_training_step():
+    with audit.pretended("Ascend"), Recorder("training") as recorder:
+        audit._train(*audit._model("ae"))
+    rows = audit.verdicts(recorder.graphs, "Ascend")
+    assert len(rows) > 20
+    assert {row.primitive: row.verdict for row in rows}.items() <= page_verdicts("Ascend").items()
+
+
+@pytest.mark.slow
+def test_nothing_is_known_to_be_missing_on_ascend_and_the_page_says_what_is_stated():
+    rows, found = audit.audit(SYSTEMS, ["Ascend"])
+    assert {row.primitive: row.verdict for row in rows} == page_verdicts("Ascend")
+    assert {row.verdict for row in rows} == {audit.STATED, audit.NOT_STATED}
+    assert not [finding for finding in found if finding.is_missing]
+    assert {stage for row in rows for stage in row.stages} == set(audit.STAGES)
+    everywhere = {name for row in rows for name in row.systems}
+    assert everywhere == set(SYSTEMS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["CPU", "GPU"])
+def test_nothing_is_known_to_be_missing_on_other_devices(device):
+    rows, found = audit.audit(["cvae_plus_mi"], [device])
+    assert not [row for row in rows if row.verdict == audit.MISSING]
+    assert not [finding for finding in found if finding.is_missing]
+    assert {"LSTM", "LSTMGrad"} <= {row.primitive for row in rows}
