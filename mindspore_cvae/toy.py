@@ -223,10 +223,11 @@ def _train(experiment: Experiment, trainer, so_far: Progress, folder: Path) -> N
                 so_far.timed_iterations += stop - start
             compiled.add(stop - start)
             so_far.iteration = stop
-            bar.update(stop - start)
             if stop % MEASURE_EVERY == 0 or stop == experiment.iterations:
                 _look(experiment, trainer, so_far, labels)
-                bar.set_postfix_str(f" separability {so_far.curve[-1]['separability']:.3f}")
+                separability = so_far.curve[-1]["separability"]
+                bar.set_postfix_str(f"separability {separability:.3f}", refresh=False)
+            bar.update(stop - start)
             is_last = stop == last_iteration(experiment, so_far)
             if is_last or stop % CHECKPOINT_EVERY == 0:
                 _save(experiment, trainer, so_far, folder)

@@ -69,12 +69,19 @@ def draw(folders: Sequence[Path], path: Path) -> None:
         for axis in row[len(snapshots) :]:
             axis.set_visible(False)
         for axis, (step, z) in zip(row, snapshots.items(), strict=False):
-            axis.scatter(
-                z[:, 0], z[:, 1], c=labels, cmap="tab20", vmin=0, vmax=19, s=2, linewidths=0
-            )
+            colours = "tab10" if result["categories"] <= 10 else "tab20"
+            axis.scatter(*z.T, c=_colours(labels, colours), s=2, linewidths=0)
             axis.set_title(f"{step:,}", fontsize=8)
             axis.tick_params(labelsize=6)
         row[0].set_ylabel(f"{result['system']}, K = {result['categories']}", fontsize=8)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=100)
     write_atomically(path, content.getvalue())
+
+
+def _colours(labels: np.ndarray, colour_map: str) -> np.ndarray:
+    """A colour of the map for each label, repeated where there are more labels than colours."""
+    from matplotlib import colormaps
+
+    colours = np.array(colormaps[colour_map].colors)
+    return colours[labels % len(colours)]
