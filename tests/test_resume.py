@@ -40,6 +40,16 @@ TESTS = Path(__file__).resolve().parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS.parent), "GLOG_v": "3"}
 """Of processes that a test starts; mindspore then tells errors only."""
 SYSTEMS = pytest.mark.parametrize("system", STEP_KINDS.values(), ids=STEP_KINDS)
+QUICK_KINDS = ("joint", "critic_then_model")
+QUICK_SYSTEMS = pytest.mark.parametrize(
+    "system",
+    [
+        pytest.param(name, id=kind, marks=() if kind in QUICK_KINDS else pytest.mark.slow)
+        for kind, name in STEP_KINDS.items()
+    ],
+)
+"""The steps of the others are many graph calls: they are interrupted in the slow tests, and by the
+processes that are killed for every kind."""
 ANY_SYSTEM = STEP_KINDS["critic_then_model"]
 
 
@@ -109,7 +119,7 @@ def test_the_training_has_whatever_could_be_lost(whole, system):
     }
 
 
-@SYSTEMS
+@QUICK_SYSTEMS
 @pytest.mark.parametrize("stride", [67, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_changes_nothing(whole, data, tmp_path, system, stride):
     expected, moments = whole(system)
@@ -143,7 +153,7 @@ MOMENTS = st.lists(st.integers(0, 300), min_size=2, max_size=5)
 """A training of these tests has fewer than 400 moments; one that was resumed, about the rest."""
 
 
-@SYSTEMS
+@QUICK_SYSTEMS
 @settings(max_examples=3)
 @given(moments=MOMENTS)
 def test_several_kills_change_nothing(whole, data, tmp_path_factory, system, moments):
@@ -349,7 +359,7 @@ def test_other_data_are_refused_unless_forced(data, tmp_path, capsys):
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
-@SYSTEMS
+@QUICK_SYSTEMS
 @pytest.mark.parametrize("stride", [89, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_signal_at_any_moment_saves_and_changes_nothing(whole, data, tmp_path, system, stride):
     expected, moments = whole(system)
