@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mindspore import Tensor, nn, ops
 
 from mindspore_cvae import objectives
-from mindspore_cvae.parallel import Alone
+from mindspore_cvae.parallel import ALONE, Alone
 
 
 class Terms(NamedTuple):
@@ -53,7 +53,7 @@ class LatentVariableModel(nn.Cell):
         self.contrast = contrast
         self.views = views
         self.refinement_steps = refinement_steps
-        self.ranks = ranks or Alone()
+        self.ranks = ranks or ALONE
 
     def encode(self, tokens: Tensor, posterior_noise, encoder_bytes=None) -> tuple:
         """tokens (V N, T + 1) -> h (V N, H), parameters of q(z|x), z (V N, Z)."""

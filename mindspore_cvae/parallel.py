@@ -42,6 +42,10 @@ class Alone(nn.Cell):
         return values
 
 
+ALONE = Alone()
+"""The usual case."""
+
+
 class Ranks(Alone):
     """One of several processes.
 
@@ -116,12 +120,12 @@ def join(views: int) -> Alone:
         views: V of the system.
     """
     if not is_rank():
-        return Alone()
+        return ALONE
     from mindspore import communication
 
     communication.init()
     rank, size = communication.get_rank(), communication.get_group_size()
-    return Alone() if size == 1 else Ranks(rank, size, views)
+    return ALONE if size == 1 else Ranks(rank, size, views)
 
 
 def is_first() -> bool:

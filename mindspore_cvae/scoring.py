@@ -19,7 +19,7 @@ from mindspore_cvae.data.batches import EpochPlan, batches
 from mindspore_cvae.data.corpus import Split
 from mindspore_cvae.inference import Inference
 from mindspore_cvae.model import LatentVariableModel
-from mindspore_cvae.parallel import Alone
+from mindspore_cvae.parallel import ALONE, Alone
 from mindspore_cvae.progress import progress
 
 DRAWS_PER_CALL = 16
@@ -173,7 +173,7 @@ class Evaluator:
         self.rows = rows
         self.latent_size = latent_size
         self.seed = seed
-        self.ranks = ranks or Alone()
+        self.ranks = ranks or ALONE
         self.noise_size = model.posterior.noise_size
         self.has_critics = len(model.divergence.trainable_params()) > 0
         self.codes = Inference(model)

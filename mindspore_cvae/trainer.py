@@ -35,7 +35,7 @@ from mindspore_cvae.errors import TrainingError, warn_user
 from mindspore_cvae.evaluation import evaluate
 from mindspore_cvae.loading import restore
 from mindspore_cvae.noise import NoiseMaker, StepNoise, generator
-from mindspore_cvae.parallel import Alone, join
+from mindspore_cvae.parallel import ALONE, Alone, join
 from mindspore_cvae.progress import progress
 from mindspore_cvae.runs import Onlooker, Run
 from mindspore_cvae.schedules import SCHEDULES, settled_after
@@ -143,7 +143,7 @@ class Trainer:
         force: bool = False,
         ranks: Alone | None = None,
     ):
-        self.ranks = ranks or Alone()
+        self.ranks = ranks or ALONE
         self.batch_size = config.data.batch_size * self.ranks.size
         self.config = config
         self.corpus = corpus
