@@ -32,10 +32,8 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> tqdm:
         done: how much was done before.
     """
     common = {"desc": title, "total": total, "unit": f" {unit}", "initial": done, "leave": False}
+    # {rate_fmt} would turn into seconds a step where steps are slow.
+    text = "{n}/{total} {rate_noinv_fmt}, {remaining} left{postfix}"
     if sys.stderr.isatty():
-        return tqdm(**common, dynamic_ncols=True)
-    return _Lines(
-        **common,
-        mininterval=LINE_EVERY_SECONDS,
-        bar_format="{desc}: {n}/{total} {rate_fmt}, {remaining} left{postfix}",
-    )
+        return tqdm(**common, dynamic_ncols=True, bar_format="{desc}: {bar} " + text)
+    return _Lines(**common, mininterval=LINE_EVERY_SECONDS, bar_format="{desc}: " + text)
