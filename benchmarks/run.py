@@ -1,12 +1,12 @@
-"""The project against its PyTorch twin: medians, spread and ratios of one run.
+"""The project against its PyTorch twin and against the machine: one run, medians, spread, ratios.
 
-    python benchmarks/run.py [--only step|evaluation|decoding|data ...] [--systems NAME ...]
-                             [--precisions strict fast] [--rounds 5] [--data_dir DIR] [--json FILE]
+    python benchmarks/run.py [--only PART ...] [--mode strict fast] [--systems NAME ...]
+                             [--rounds 5] [--data_dir DIR] [--json FILE]
 
-Both sides run alternately, a round each, in processes of their own that stay alive, so that a
-change of the machine's speed meets both. A ratio is the twin's time over the project's, for the
-same work: above 1 the project is faster. The twin has the rows vae and cvae_plus_mi; of the others
-only the project is measured.
+All sides and modes of a row run alternately, a round each, in processes of their own that stay
+alive, so that a change of the machine's speed meets them all. A ratio is the twin's time over the
+project's, for the same work: above 1 the project is faster. The twin has the rows vae and
+cvae_plus_mi; of the others only the project is measured. floor.py explains the floors.
 """
 
 from __future__ import annotations
@@ -18,40 +18,64 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+from floor import decoding_work, step_work
+
+from mindspore_cvae import config
 from mindspore_cvae.systems import SYSTEMS
 
 TWIN_SYSTEMS = ("vae", "cvae_plus_mi")
-PARTS = ("step", "evaluation", "decoding", "data")
+PARTS = ("step", "evaluation", "decoding", "data", "startup", "axes")
+MODES = ("strict", "fast")
 FOLDER = Path(__file__).resolve().parent
 UNITS = {
     "step": "milliseconds a step",
     "evaluation": "milliseconds a 1000 decoded tokens",
     "decoding": "milliseconds a 1000 decoded words",
-    "data": "milliseconds a batch",
+    "data": "milliseconds a 1000 tokens",
+    "startup": "seconds until a step of every PTB bucket is done",
+    "axes": "microseconds a token of a step, one axis at a time",
 }
-PER_TOKENS = {"evaluation": 1000, "decoding": 1000}
+PER_TOKENS = {"evaluation": 1000, "decoding": 1000, "data": 1000}
 """Parts whose repetitions differ in length: their times are given for so many tokens."""
+WITH_FLOOR = ("step", "evaluation", "decoding")
+WORDS, BATCH, VOCABULARY = 23, 32, 10002
+"""Of the base point: sentences of 24 predicted tokens."""
+AXES = {
+    "words": (9, 23, 49, 89),
+    "batch": (8, 32, 128, 256),
+    "vocabulary": (1000, 10002, 50000),
+}
+COMPILER_CACHE = {"off": {}, "first": {"MS_COMPILER_CACHE_ENABLE": "1"}}
+COMPILER_CACHE["second"] = COMPILER_CACHE["first"]
+"""What each start of the part startup adds to the environment; the folder comes with it."""
 
 
 class Worker:
     """One side of one part, in a process of its own."""
 
-    def __init__(self, side: str, part: str, system: str, precision: str, data_dir: str | None):
-        command = [sys.executable, FOLDER / "worker.py", side, part, system, precision]
-        if data_dir is not None:
-            command += ["--data_dir", data_dir]
+    def __init__(
+        self,
+        side: str,
+        part: str,
+        system: str,
+        mode: str,
+        options: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+    ):
+        command = [sys.executable, str(FOLDER / "worker.py"), side, part, system, mode, *options]
         path = os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
-            [str(word) for word in command],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, **(environment or {}), "PYTHONPATH": path},
         )
-        self.part, self.name = part, f"{side} {part} {system} {precision}"
+        self.part, self.name = part, " ".join(command[2:])
         self.times: list[float] = []
         self.seconds_to_first = self.answer()["ready"]
 
@@ -97,55 +121,158 @@ def spread(values: list[float]) -> tuple[float, float, float]:
     return low, median, high
 
 
-def compare(part: str, system: str, precision: str, rounds: int, data_dir: str | None) -> dict:
-    """One row of the table: both sides, measured alternately."""
-    sides = {"project": Worker("project", part, system, precision, data_dir)}
+def measured_rates(mode: str) -> dict:
+    """Operations and bytes a second of this machine, by floor.py."""
+    path = os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")]))
+    answer = subprocess.run(
+        [sys.executable, FOLDER / "floor.py", mode],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    return json.loads(answer.stdout)
+
+
+def compare(
+    part: str, system: str, modes: list[str], rounds: int, options: tuple[str, ...]
+) -> dict[str, dict]:
+    """One system of a part, all sides and modes measured alternately -> a row for each mode."""
+    names = ["project"]
     if part != "data" and system in TWIN_SYSTEMS:
-        sides["twin"] = Worker("twin", part, system, precision, data_dir)
-    for number in range(rounds):
-        # Who goes first changes, so that none always follows the other.
-        for side in sorted(sides, reverse=number % 2 == 1):
-            sides[side].round()
-    row = {
-        f"{side}_{name}": value
-        for side, worker in sides.items()
-        for name, value in worker.close().items()
+        names.append("twin")
+    workers = {
+        (side, mode): Worker(side, part, system, mode, options) for mode in modes for side in names
     }
-    if "twin_ms" in row:
-        row["ratio"] = row["twin_ms"] / row["project_ms"]
-        row["memory_ratio"] = row["project_peak_gigabytes"] / row["twin_peak_gigabytes"]
+    for number in range(rounds):
+        # The order turns round, so that none always follows the same other.
+        for worker in list(workers.values())[:: -1 if number % 2 else 1]:
+            worker.round()
+    rows: dict[str, dict] = {mode: {} for mode in modes}
+    for (side, mode), worker in workers.items():
+        rows[mode] |= {f"{side}_{name}": value for name, value in worker.close().items()}
+    for row in rows.values():
+        if "twin_ms" in row:
+            row["ratio"] = row["twin_ms"] / row["project_ms"]
+            row["memory_ratio"] = row["project_peak_gigabytes"] / row["twin_peak_gigabytes"]
+    if "twin_ms" in rows.get("strict", {}) and "fast" in rows:
+        rows["fast"]["ratio_to_strict_twin"] = (
+            rows["strict"]["twin_ms"] / rows["fast"]["project_ms"]
+        )
+    return rows
+
+
+def with_floor(row: dict, part: str, system: str, mode: str, rates: dict, **point: int) -> dict:
+    """The row, with what the machine needs at least and the share of the time that this is."""
+    words, batch, vocabulary = (
+        point.get(name, base) for name, base in zip(AXES, (WORDS, BATCH, VOCABULARY), strict=True)
+    )
+    settings = config.load("ptb", [f"data.batch_size={batch}"], system=system)
+    if part in PER_TOKENS:
+        work = decoding_work(settings, vocabulary, PER_TOKENS[part])
+    else:
+        work = step_work(settings, words + 1, vocabulary)
+    row |= work.milliseconds(rates[mode])
+    row["floor_share"] = row["floor_ms"] / row["project_ms"]
     return row
 
 
-def shown(part: str, system: str, precision: str, row: dict) -> str:
+def shown(part: str, system: str, mode: str, row: dict) -> str:
     """A row as a line of the printed table."""
-    cells = [f"{part:11}{system:14}{precision:8}"]
+    cells = [f"{part:11}{system:14}{mode:8}"]
     for side in ("project", "twin"):
         if f"{side}_ms" in row:
             low, high = row[f"{side}_quartiles_ms"]
             cells.append(f"{side} {row[f'{side}_ms']:9.2f} ({low:.2f} to {high:.2f})")
     if "ratio" in row:
         cells.append(f"ratio {row['ratio']:.2f}, memory {row['memory_ratio']:.2f}")
+    if "ratio_to_strict_twin" in row:
+        cells.append(f"to the strict twin {row['ratio_to_strict_twin']:.2f}")
+    if "floor_ms" in row:
+        cells.append(f"floor {row['floor_ms']:.1f}")
     return "  ".join(cells)
+
+
+def startup(system: str, mode: str) -> dict:
+    """Seconds of a start without the compiler cache, and of a first and a second one with it."""
+    row: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, environment in COMPILER_CACHE.items():
+            path = {"MS_COMPILER_CACHE_PATH": folder}
+            worker = Worker("project", "startup", system, mode, environment=environment | path)
+            worker.round()
+            worker.close()
+            row[f"{name}_seconds"] = worker.seconds_to_first
+    row["ratio"] = row["first_seconds"] / row["second_seconds"]
+    print(f"startup    {system:14}{mode:8}{json.dumps(row)}", flush=True)
+    return row
+
+
+def axes(system: str, mode: str, rounds: int, rates: dict) -> dict:
+    """-> {axis: {value: row}}: the project's step along each axis from the base point."""
+    found: dict = {}
+    for axis, values in AXES.items():
+        for value in values:
+            options = (f"--{axis}", str(value))
+            worker = Worker("project", "step", system, mode, options)
+            for _ in range(rounds):
+                worker.round()
+            row = {f"project_{name}": each for name, each in worker.close().items()}
+            row = with_floor(row, "step", system, mode, rates, **{axis: value})
+            point = {"words": WORDS, "batch": BATCH} | {axis: value}
+            row["microseconds_a_token"] = (
+                1000 * row["project_ms"] / (point["words"] + 1) / point["batch"]
+            )
+            found.setdefault(axis, {})[str(value)] = row
+            print(
+                f"axes       {system:14}{mode:8}{axis:11}{value:6}  "
+                f"{row['microseconds_a_token']:7.1f} us a token, {row['project_ms']:8.1f} ms, "
+                f"floor {row['floor_ms']:.1f}",
+                flush=True,
+            )
+    return found
+
+
+def measure(part: str, arguments: argparse.Namespace, rates: dict) -> dict:
+    """A part of the file: {system: {mode: row}}; prints as it goes."""
+    found: dict = {}
+    options = () if arguments.data_dir is None else ("--data_dir", arguments.data_dir)
+    for system in arguments.systems:
+        if part == "axes":
+            rows = {mode: axes(system, mode, arguments.rounds, rates) for mode in arguments.mode}
+        elif part == "startup":
+            rows = {mode: startup(system, mode) for mode in arguments.mode}
+        else:
+            rows = compare(part, system, arguments.mode, arguments.rounds, options)
+            for mode, row in rows.items():
+                if part in WITH_FLOOR:
+                    with_floor(row, part, system, mode, rates)
+                print(shown(part, system, mode, row), flush=True)
+        found[system] = rows
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--systems", nargs="+", choices=tuple(SYSTEMS), default=TWIN_SYSTEMS)
-    parser.add_argument("--precisions", nargs="+", choices=("strict", "fast"), default=["strict"])
+    parser.add_argument("--mode", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data_dir", help="PTB; without it, random words of as many lengths")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     arguments = parser.parse_args()
-    numbers: dict = {"machine": {"processor": platform.processor(), "cores": os.cpu_count()}}
+    rates = {mode: measured_rates(mode) for mode in arguments.mode}
+    numbers: dict = {
+        "machine": {
+            "processor": platform.processor(),
+            "cores": os.cpu_count(),
+            "rates": rates,
+        }
+    }
+    print(json.dumps(numbers["machine"]))
     for part in arguments.only:
         print(f"{part}: {UNITS[part]}, median (quartiles)", flush=True)
-        for system in arguments.systems:
-            for precision in arguments.precisions:
-                row = compare(part, system, precision, arguments.rounds, arguments.data_dir)
-                numbers.setdefault(part, {}).setdefault(system, {})[precision] = row
-                print(shown(part, system, precision, row), flush=True)
+        numbers[part] = measure(part, arguments, rates)
         if arguments.json:
             arguments.json.write_text(json.dumps(numbers, indent=1) + "\n")
 

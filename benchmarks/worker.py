@@ -1,6 +1,7 @@
 """A process that measures one side of one part: told on standard input, it answers in JSON.
 
     python benchmarks/worker.py project|twin PART SYSTEM strict|fast [--data_dir DIR]
+                                [--words 23] [--batch 32] [--vocabulary 10002]
 
 Its first line is ``{"ready": seconds}``. Each line that it reads makes it measure a round and
 answer ``{"milliseconds": [...], "tokens": [...]}``, one entry a repetition; when its input ends it
@@ -17,7 +18,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -27,9 +28,6 @@ from mindspore_cvae.data.batches import EpochPlan, batch_dataset, make_batch
 from mindspore_cvae.data.corpus import Split, load_corpus
 from mindspore_cvae.noise import NoiseMaker
 
-VOCABULARY_SIZE = 10002
-WORDS = 23
-"""Of every sentence of the step: 24 predicted tokens."""
 BETA = 0.5
 STEPS = 10
 """Steps of a round."""
@@ -39,6 +37,28 @@ SENTENCES = {"evaluation": 256, "decoding": 1280}
 TWIN_SENTENCES = {"evaluation": 16, "decoding": 8}
 """Sentences of a round of the twin, which does one at a time."""
 MAX_WORDS = 80
+PTB_WIDTHS = [12, 17, 22, 27, 32, 40, 52, 83]
+"""Of the buckets of configs/ptb.yaml, in predicted tokens."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured on."""
+
+    settings: config.Config
+    words: int
+    """Of every sentence of the step, which predicts one token more."""
+    data_dir: str | None
+    """PTB; None takes random words of as many lengths."""
+
+    @property
+    def vocabulary(self) -> int:
+        return self.settings.data.vocabulary_size
+
+    @property
+    def batch(self) -> int:
+        return self.settings.data.batch_size
+
 
 Measurement = tuple[float, int]
 """Milliseconds and predicted tokens of one repetition."""
@@ -53,17 +73,17 @@ def sentences_of(lengths: np.ndarray, vocabulary_size: int, seed: int = 0) -> Sp
     return Split("train", "random words", words, np.arange(1, len(words) + 1), {})
 
 
-def training_split(settings) -> Split:
+def training_split(case: Case) -> Split:
     """As many sentences of the step's length as an epoch of measurements takes."""
-    return sentences_of(np.full(settings.data.batch_size * 200, WORDS), VOCABULARY_SIZE)
+    return sentences_of(np.full(case.batch * 200, case.words), case.vocabulary)
 
 
-def evaluated_split(data_dir: str | None, settings) -> Split:
+def evaluated_split(case: Case) -> Split:
     """The first test sentences of a corpus; without one, random words of as many lengths."""
     count = SENTENCES["evaluation"]
-    if data_dir is None:
-        return sentences_of(np.linspace(1, MAX_WORDS - 1, count).astype(int), VOCABULARY_SIZE)
-    test = load_corpus(replace(settings.data, dir=data_dir)).test
+    if case.data_dir is None:
+        return sentences_of(np.linspace(1, MAX_WORDS - 1, count).astype(int), case.vocabulary)
+    test = load_corpus(replace(case.settings.data, dir=case.data_dir)).test
     return Split("test", test.source, test.sentences[:count], test.lines[:count], {})
 
 
@@ -74,26 +94,26 @@ def timed(action: Callable[[], int]) -> Measurement:
     return 1000 * (time.perf_counter() - started), tokens
 
 
-def project_parts(settings):
+def project_model(case: Case):
     """The project's model of a configuration, in graph mode on CPU."""
-    devices.apply_precision(settings.precision)
+    devices.apply_precision(case.settings.precision)
     devices.choose("CPU")
     from mindspore_cvae.building import build_model
 
-    return build_model(settings.slots, settings.model, VOCABULARY_SIZE, seed=0)
+    return build_model(case.settings.slots, case.settings.model, case.vocabulary, seed=0)
 
 
-def project_step(settings, data_dir) -> Round:
-    model = project_parts(settings)
+def project_steps(case: Case, split: Split, widths: list[int]) -> Callable[[], int]:
+    """Does the next training step of an epoch, with making its noise and feeding its batch."""
+    model, settings = project_model(case), case.settings
     from mindspore import Tensor
 
     from mindspore_cvae.building import build_step
     from mindspore_cvae.noise import StepNoise
 
-    split = training_split(settings)
     step = build_step(model, settings.slots, settings.train)
     draw = NoiseMaker(settings.slots, settings.model, settings.train.critic_updates, seed=0)
-    plan = EpochPlan(split.lengths, [WORDS + 1], settings.data.batch_size)
+    plan = EpochPlan(split.lengths, widths, case.batch)
     absent = [value is None for value in draw(0, np.zeros((2, 3), np.int32))]
 
     def attach(position, batch):
@@ -111,27 +131,41 @@ def project_step(settings, data_dir) -> Round:
     def once() -> int:
         tokens, weight, noise = next(feed)
         step(tokens, weight, beta, *noise).asnumpy()
-        return settings.data.batch_size * (WORDS + 1)
+        return case.batch * (tokens.shape[1] - 1)
 
-    return warm_round(once)
+    return once
 
 
-def twin_step(settings, data_dir) -> Round:
+def project_step(case: Case) -> Round:
+    return warm_round(project_steps(case, training_split(case), [case.words + 1]))
+
+
+def project_startup(case: Case) -> Round:
+    """A step of every width of PTB: what a start compiles before an epoch runs at full speed."""
+    lengths = np.repeat(np.array(PTB_WIDTHS) - 1, case.batch)
+    once = project_steps(case, sentences_of(lengths, case.vocabulary), PTB_WIDTHS)
+    for _ in PTB_WIDTHS:
+        once()
+    return lambda: [(0.0, 0)]
+
+
+def twin_step(case: Case) -> Round:
+    settings = case.settings
     import torch
     from twin import OwnNoise, Twin, TwinStep
 
     use_precision(settings.precision)
     torch.manual_seed(0)
-    split = training_split(settings)
-    step = TwinStep(Twin(settings.slots, settings.model, VOCABULARY_SIZE), settings.train)
-    plan = EpochPlan(split.lengths, [WORDS + 1], settings.data.batch_size)
+    split = training_split(case)
+    step = TwinStep(Twin(settings.slots, settings.model, case.vocabulary), settings.train)
+    plan = EpochPlan(split.lengths, [case.words + 1], case.batch)
     feed, draw = iter(range(len(plan))), OwnNoise()
 
     def once() -> int:
         width, indices = plan[next(feed)]
-        batch = make_batch(split.sentences, width, indices, settings.data.batch_size)
+        batch = make_batch(split.sentences, width, indices, case.batch)
         step(torch.from_numpy(batch.tokens).long(), BETA, draw)
-        return settings.data.batch_size * (WORDS + 1)
+        return case.batch * (case.words + 1)
 
     return warm_round(once)
 
@@ -143,12 +177,12 @@ def warm_round(once: Callable[[], int]) -> Round:
     return lambda: [timed(once) for _ in range(STEPS)]
 
 
-def project_evaluation(settings, data_dir) -> Round:
-    model = project_parts(settings)
+def project_evaluation(case: Case) -> Round:
+    model, settings = project_model(case), case.settings
     from mindspore_cvae.data.batches import bucket_widths
     from mindspore_cvae.scoring import Evaluator
 
-    split = evaluated_split(data_dir, settings)
+    split = evaluated_split(case)
     widths = bucket_widths(split.lengths, settings.data.buckets)
     sizes = settings.eval.rows, settings.model.latent_size, 0
     evaluator = Evaluator(model, settings.slots, widths, *sizes)
@@ -157,19 +191,20 @@ def project_evaluation(settings, data_dir) -> Round:
 
     def once() -> int:
         evaluator.score(split, SAMPLES)
-        return SAMPLES * split.tokens
+        return evaluator.draws_of(SAMPLES) * split.tokens
 
     return lambda: [timed(once)]
 
 
-def twin_evaluation(settings, data_dir) -> Round:
+def twin_evaluation(case: Case) -> Round:
+    settings = case.settings
     import torch
     from twin import Twin
 
     use_precision(settings.precision)
     torch.manual_seed(0)
-    split = evaluated_split(data_dir, settings)
-    model = Twin(settings.slots, settings.model, VOCABULARY_SIZE).eval()
+    split = evaluated_split(case)
+    model = Twin(settings.slots, settings.model, case.vocabulary).eval()
     # Every round spreads over all lengths.
     order = np.argsort(split.lengths, kind="stable")
     every = len(order) // TWIN_SENTENCES["evaluation"]
@@ -185,8 +220,8 @@ def twin_evaluation(settings, data_dir) -> Round:
     return lambda: [timed(partial(score, number)) for number in order[next(offsets) :: every]]
 
 
-def project_decoding(settings, data_dir) -> Round:
-    model = project_parts(settings)
+def project_decoding(case: Case) -> Round:
+    model, settings = project_model(case), case.settings
     from mindspore_cvae.decoding import Decoding
     from mindspore_cvae.generation import SentenceDecoder, prior_codes
 
@@ -197,13 +232,14 @@ def project_decoding(settings, data_dir) -> Round:
     return lambda: [timed(lambda: sum(map(len, decode(z, way))))]
 
 
-def twin_decoding(settings, data_dir) -> Round:
+def twin_decoding(case: Case) -> Round:
+    settings = case.settings
     import torch
     from twin import Twin
 
     use_precision(settings.precision)
     torch.manual_seed(0)
-    model = Twin(settings.slots, settings.model, VOCABULARY_SIZE).eval()
+    model = Twin(settings.slots, settings.model, case.vocabulary).eval()
     z = torch.randn(TWIN_SENTENCES["decoding"], 1, settings.model.latent_size)
     model.greedy(z[0], MAX_WORDS)
     return lambda: [timed(lambda code=code: len(model.greedy(code, MAX_WORDS))) for code in z]
@@ -216,27 +252,24 @@ def use_precision(precision: str) -> None:
     torch.set_float32_matmul_precision({"strict": "highest", "fast": "medium"}[precision])
 
 
-def project_data(settings, data_dir) -> Round:
-    """Batches with their noise, as the step gets them, and nothing else."""
+def project_data(case: Case) -> Round:
+    """Batches with their noise, as the step gets them, and nothing else: a whole epoch of them,
+    since what is prefetched comes in no time."""
+    settings = case.settings
     devices.apply_precision(settings.precision)
-    split = training_split(settings)
+    split = training_split(case)
     draw = NoiseMaker(settings.slots, settings.model, settings.train.critic_updates, seed=0)
-    plan = EpochPlan(split.lengths, [WORDS + 1], settings.data.batch_size)
+    plan = EpochPlan(split.lengths, [case.words + 1], case.batch)
 
     def attach(position, batch):
         return tuple(value for value in draw(position, batch.tokens) if value is not None)
 
-    def feed():
-        while True:
-            yield from batch_dataset(split, plan, attach=attach).create_tuple_iterator(num_epochs=1)
-
-    rows = feed()
-
     def once() -> int:
-        next(rows)
-        return settings.data.batch_size * (WORDS + 1)
+        rows = batch_dataset(split, plan, attach=attach).create_tuple_iterator(num_epochs=1)
+        return sum(case.batch * (row[0].shape[1] - 1) for row in rows)
 
-    return warm_round(once)
+    once()
+    return lambda: [timed(once)]
 
 
 TASKS = {
@@ -247,6 +280,7 @@ TASKS = {
     ("project", "decoding"): project_decoding,
     ("twin", "decoding"): twin_decoding,
     ("project", "data"): project_data,
+    ("project", "startup"): project_startup,
 }
 
 
@@ -257,10 +291,22 @@ def main() -> None:
     parser.add_argument("system")
     parser.add_argument("precision", choices=("strict", "fast"))
     parser.add_argument("--data_dir")
+    parser.add_argument("--words", type=int, default=23)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--vocabulary", type=int, default=10002)
     arguments = parser.parse_args()
     started = time.perf_counter()
-    settings = config.load("ptb", [f"precision={arguments.precision}"], system=arguments.system)
-    measure = TASKS[arguments.side, arguments.part](settings, arguments.data_dir)
+    settings = config.load(
+        "ptb",
+        [
+            f"precision={arguments.precision}",
+            f"data.batch_size={arguments.batch}",
+            f"data.vocabulary_size={arguments.vocabulary}",
+        ],
+        system=arguments.system,
+    )
+    case = Case(settings, arguments.words, arguments.data_dir)
+    measure = TASKS[arguments.side, arguments.part](case)
     print(json.dumps({"ready": time.perf_counter() - started}), flush=True)
     for _line in sys.stdin:
         milliseconds, tokens = zip(*measure(), strict=True)
