@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
+from mindspore_cvae import devices
 from mindspore_cvae.contrasts import CONTRASTS
 from mindspore_cvae.divergences import DIVERGENCES
 from mindspore_cvae.model import LatentVariableModel
@@ -19,6 +20,8 @@ from mindspore_cvae.systems import System
 
 NETWORKS = {"none": (NoEncoder, LanguageModel)}
 """Encoder and decoder of a posterior that does not take the usual ones."""
+FIRST_LOSS_SCALES = {"O0": None, "O2": 65536.0}
+"""Of a configuration that names none, by its level of mixed precision."""
 
 
 def build_model(
@@ -35,7 +38,11 @@ def build_model(
     """
     encoder_of, decoder_of = NETWORKS.get(slots.posterior, (Encoder, Decoder))
     encoder = encoder_of(
-        vocabulary_size, sizes.embedding_size, sizes.hidden_size, slots.encoder_dropout
+        vocabulary_size,
+        sizes.embedding_size,
+        sizes.hidden_size,
+        slots.encoder_dropout,
+        sizes.amp_level,
     )
     posterior = POSTERIORS[slots.posterior](
         hidden_size=sizes.hidden_size,
@@ -50,6 +57,8 @@ def build_model(
         sizes.hidden_size,
         sizes.latent_size,
         sizes.decoder_dropout,
+        sizes.amp_level,
+        sizes.vocabulary_multiple or devices.vocabulary_multiple(),
     )
     divergence = DIVERGENCES[slots.divergence](
         hidden_size=sizes.hidden_size,
@@ -125,8 +134,9 @@ def build_step(model: LatentVariableModel, slots: System, training) -> nn.Cell:
     }[slots.clipping]
 
     scaling = NoScaling()
-    if training.loss_scale is not None:
-        scaling = DynamicScaling(training.loss_scale, training.loss_scale_window)
+    first_scale = training.loss_scale or FIRST_LOSS_SCALES[model.decoder.amp_level]
+    if first_scale is not None:
+        scaling = DynamicScaling(first_scale, training.loss_scale_window)
 
     def optimizer(name: str, parameters: list[Parameter], rate: float = training.learning_rate):
         return adam(parameters, rate, f"optimizer.{name}", scaling.optimizer)

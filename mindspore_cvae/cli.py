@@ -74,6 +74,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device_id", type=int, metavar="N", help="number of the device")
     parser.add_argument("--precision", metavar="strict|fast", help="of matrix products on the CPU")
     parser.add_argument(
+        "--amp_level", metavar="O0|O2", help="mixed precision (model.amp_level, O0)"
+    )
+    parser.add_argument(
         "--set",
         dest="overrides",
         action="extend",
@@ -92,6 +95,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, object]:
         "device_target": arguments.device_target,
         "device_id": arguments.device_id,
         "precision": arguments.precision,
+        "amp_level": arguments.amp_level,
     }
 
 

@@ -80,7 +80,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Model:
-    """Sizes of the networks and their initial values."""
+    """Sizes of the networks, their initial values, and how they compute."""
 
     embedding_size: int = _option(256, _SIZE)
     """Width of the word embeddings, of the encoder's and of the decoder's."""
@@ -104,6 +104,12 @@ class Model:
     """Encoder and decoder start uniform in [-init_scale, init_scale]."""
     noise_init_scale: float | None = _option(None, "[0, 10]")
     """The same for the weights that the posterior's noise meets; null takes init_scale."""
+    amp_level: str = _option("O0", choices=("O0", "O2"))
+    """Mixed precision. O0: float32 (Ascend's LSTM computes in float16 all the same); O2: LSTMs and
+    logits in float16, all else and the weights themselves in float32, and the loss is scaled."""
+    vocabulary_multiple: int | None = _option(None, "[1, 65536]", free=True)
+    """Multiple to which the logits and their inputs are padded while they are computed; null takes
+    16 on Ascend and 1 elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +129,9 @@ class Train:
     clip_norm: float = _option(5.0, "(0, 1e9]")
     """Norm to which gradients are clipped."""
     loss_scale: float | None = _option(None, "[1, 8.5e37]")
-    """First scale of the loss, for gradients in half precision (65536, say): it halves at a step
-    whose gradients overflow, which is skipped; null scales nothing and ends training there."""
+    """First scale of the loss, for gradients in half precision: it halves at a step whose gradients
+    overflow, which is skipped; null takes 65536 where model.amp_level is O2, and else scales
+    nothing and ends training there."""
     loss_scale_window: int = _option(2000, _COUNT)
     """Steps in a row without an overflow after which the scale of the loss doubles."""
     max_skipped_steps: int = _option(50, _COUNT, free=True)
@@ -194,7 +201,11 @@ class Config:
 
     def fingerprint(self) -> str:
         """SHA-256 of the keys that decide what a training step computes (all but the free ones)."""
-        fixed = {key: value for key, value in flatten(self).items() if not OPTIONS[key].free}
+        fixed = {
+            key: value
+            for key, value in flatten(self).items()
+            if not OPTIONS[key].free and (key, value) not in LATER
+        }
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 
@@ -337,9 +348,16 @@ OPTIONS: dict[str, Option] = _options()
 USABLE_AFTER_TRAINING = tuple(
     key
     for key in OPTIONS
-    if key.startswith("eval.") or key in ("data.dir", "device_target", "device_id", "precision")
+    if key.startswith("eval.")
+    or key in ("data.dir", "device_target", "device_id", "precision")
+    or key in ("model.amp_level", "model.vocabulary_multiple")
 )
 """The keys that leave a trained model what it is."""
+LATER = (("model.amp_level", "O0"),)
+"""Keys that checkpoints may be older than, with the values that compute what was computed then: no
+fingerprint has these."""
+SHORT = {"data_dir": "data.dir", "amp_level": "model.amp_level"}
+"""The keys of options whose name is another."""
 
 
 @dataclass(frozen=True)
@@ -490,7 +508,7 @@ def parse_overrides(pairs: Iterable[str], **options: object) -> dict[str, _Setti
         settings[key] = _Setting(OPTIONS[key].parse(text, COMMAND_LINE), COMMAND_LINE)
     for name, value in options.items():
         if value is not None:
-            key = "data.dir" if name == "data_dir" else name
+            key = SHORT.get(name, name)
             settings[key] = _Setting(OPTIONS[key].check(value, COMMAND_LINE), COMMAND_LINE)
     return settings
 
@@ -528,14 +546,15 @@ def load(
     device_target: str | None = None,
     device_id: int | None = None,
     precision: str | None = None,
+    amp_level: str | None = None,
 ) -> Config:
     """Merge the defaults, a system's row, a YAML file and the command line, and check the whole.
 
     Args:
         path: The YAML file, or the name of a shipped one; None takes ``quickstart``.
         overrides: ``KEY=VALUE`` pairs of ``--set``; the last value of a key wins.
-        system, seed, data_dir, device_target, device_id, precision: Options of the command line,
-            which win over the pairs; None where they were not given.
+        system, seed, data_dir, device_target, device_id, precision, amp_level: Options of the
+            command line, which win over the pairs; None where they were not given.
 
     Raises:
         InputError: An unknown key, a wrong type, a value out of range, or settings that contradict
@@ -549,6 +568,7 @@ def load(
         device_target=device_target,
         device_id=device_id,
         precision=precision,
+        amp_level=amp_level,
     )
     settings, per_system = _read_yaml(find(path))
     name = _merge(settings, command).get("system", _Setting(DEFAULT_SYSTEM, "default")).value
@@ -699,6 +719,12 @@ _CONTRADICTIONS = (
         lambda c: c.slots.step == "semi_amortized" and c.precision == "fast",
         ("slots.step", "precision"),
         "products in bfloat16 are too coarse for the finite differences of the step semi_amortized",
+    ),
+    (
+        lambda c: c.model.amp_level != "O0" and c.slots.step not in ("joint", "critic_then_model"),
+        ("model.amp_level", "slots.step"),
+        "half precision needs a loss that is scaled, as it can be in the steps joint and "
+        "critic_then_model",
     ),
     (
         lambda c: (

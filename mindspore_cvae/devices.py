@@ -15,6 +15,9 @@ PREFERENCE = ("Ascend", "GPU", "CPU")
 MATRIX_PRECISION = "ONEDNN_DEFAULT_FPMATH_MODE"
 """Environment variable by which oneDNN may use a lower precision inside float32 matrix products."""
 
+MULTIPLES = {"Ascend": 16}
+"""Of how many numbers the blocks are in which a device multiplies matrices; 1 for the others."""
+
 _NEEDS = {
     "Ascend": "MindSpore needs its driver, and CANN's libraries on LD_LIBRARY_PATH",
     "GPU": "MindSpore needs its driver, CUDA 11.1 to 11.8, cuDNN 8, and nvcc under CUDA_HOME",
@@ -86,6 +89,13 @@ def choose(target: str, device_id: int | None = None) -> str:
     except (RuntimeError, ValueError) as error:
         raise DeviceError(f"device {target} cannot be used: {_first_line(error)}") from error
     return target
+
+
+def vocabulary_multiple() -> int:
+    """The multiple to which the chosen device wants the sizes of the logits' product padded."""
+    import mindspore.context
+
+    return MULTIPLES.get(mindspore.context.get_context("device_target"), 1)
 
 
 def _count(name: str) -> int:

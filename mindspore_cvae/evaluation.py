@@ -170,7 +170,7 @@ def evaluate_run(
 
     Returns:
         What :func:`evaluate` returns, the metrics with ``system``, ``split``, ``checkpoint``,
-        ``step`` and ``precision``.
+        ``step``, ``precision`` and ``amp_level``.
 
     Raises:
         InputError: there is no good checkpoint.
@@ -200,5 +200,6 @@ def evaluate_run(
         "checkpoint": loaded.checkpoint,
         "step": loaded.step,
         "precision": config.precision,
+        "amp_level": config.model.amp_level,
     }
     return metrics, values

@@ -15,6 +15,8 @@ from mindspore_cvae import objectives
 PAD = 0
 """Id of ``<pad>``: marks the positions after ``</s>``."""
 LEAKY_SLOPE = 0.01
+NO_WORD = -1e4
+"""Logit of a column that stands for no word: finite in float16, and of probability 0 in float32."""
 
 
 def leaky_relu(x: Tensor) -> Tensor:
@@ -75,16 +77,52 @@ class Embedding(nn.Cell):
         return ops.gather(self.weight, ids, 0)
 
 
+class LSTM(nn.LSTM):
+    """A recurrent layer: float32 in and out, time-major, whatever computes it.
+
+    MindSpore's layer is LSTM on CPU (oneDNN) and GPU (cuDNN), and DynamicRNN on Ascend. In half
+    precision it gets inputs, states and weights in float16, and gives outputs and states in
+    float16; its parameters, and so their gradients, are float32. DynamicRNN computes in float16
+    either way. The CPU has no such kernel: MindSpore casts what comes and goes around the one of
+    float32, so that inputs, first states, weights and outputs are rounded, but not what goes from
+    one position to the next inside.
+
+    Args:
+        inputs, hidden_size: widths.
+        amp_level: ``O0`` for float32, ``O2`` for half precision.
+    """
+
+    def __init__(self, inputs: int, hidden_size: int, amp_level: str = "O0"):
+        super().__init__(inputs, hidden_size)
+        self.is_half = amp_level == "O2"
+
+    def construct(self, inputs: Tensor, state=None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """inputs (T, N, I), hidden and cell state (1, N, H) each or None for zeros -> outputs
+        (T, N, H), state after the last position."""
+        if not self.is_half:
+            return super().construct(inputs, state)
+        if state is not None:
+            state = (state[0].astype(ms.float16), state[1].astype(ms.float16))
+        outputs, last = super().construct(inputs.astype(ms.float16), state)
+        last = (last[0].astype(ms.float32), last[1].astype(ms.float32))
+        return outputs.astype(ms.float32), last
+
+
 class Encoder(nn.Cell):
     """h = the last LSTM state of a sentence, at ``</s>`` (Section 3.2)."""
 
     def __init__(
-        self, vocabulary_size: int, embedding_size: int, hidden_size: int, dropout_rate: float
+        self,
+        vocabulary_size: int,
+        embedding_size: int,
+        hidden_size: int,
+        dropout_rate: float,
+        amp_level: str = "O0",
     ):
         super().__init__()
         self.dropout_rate = dropout_rate
         self.embedding = Embedding(vocabulary_size, embedding_size)
-        self.lstm = nn.LSTM(embedding_size, hidden_size)
+        self.lstm = LSTM(embedding_size, hidden_size, amp_level)
 
     def construct(self, tokens: Tensor, random_bytes=None) -> Tensor:
         """tokens (N, T + 1), random_bytes (T + 1, N, E) or None for no dropout -> h (N, H)."""
@@ -110,7 +148,14 @@ class NoEncoder(nn.Cell):
 
 class Decoder(nn.Cell):
     """p(x|z): an LSTM that reads [previous word ; z] and starts from a linear map of z (Section
-    3.1)."""
+    3.1).
+
+    Args:
+        vocabulary_size, embedding_size, hidden_size, latent_size: V, E, H, Z.
+        dropout_rate: of embedded words and of the LSTM's outputs.
+        amp_level: ``O0``; or ``O2``, which computes LSTM and logits in float16.
+        vocabulary_multiple: to multiples of which the sizes of the logits' product are padded.
+    """
 
     def __init__(
         self,
@@ -119,16 +164,26 @@ class Decoder(nn.Cell):
         hidden_size: int,
         latent_size: int,
         dropout_rate: float,
+        amp_level: str = "O0",
+        vocabulary_multiple: int = 1,
     ):
         super().__init__()
         self.dropout_rate = dropout_rate
+        self.amp_level = amp_level
+        self.vocabulary_size = vocabulary_size
         self.embedding = Embedding(vocabulary_size, embedding_size)
         self.initial_hidden = nn.Dense(latent_size, hidden_size, has_bias=False)
-        self.lstm = nn.LSTM(embedding_size + latent_size, hidden_size)
+        self.lstm = LSTM(embedding_size + latent_size, hidden_size, amp_level)
         # The last column is the bias: folded into the product, it saves a pass over the logits.
         self.vocabulary_weight = Parameter(np.zeros((vocabulary_size, hidden_size + 1), np.float32))
         # Unlike a product with weight.T, it makes no transposed copy of the weight.
         self.times_transposed = ops.MatMul(transpose_b=True)
+        # Padding is made in the graph: parameters have the same shapes on every device.
+        self.more_words = -vocabulary_size % vocabulary_multiple
+        self.more_columns = -(hidden_size + 1) % vocabulary_multiple
+        no_words = np.zeros((self.more_words, hidden_size + 1 + self.more_columns), np.float32)
+        no_words[:, hidden_size] = NO_WORD
+        self.no_words = Tensor(no_words) if self.more_words else None
 
     def initial_state(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """z (N, Z) -> hidden and cell state of the first step, each (1, N, H)."""
@@ -140,10 +195,31 @@ class Decoder(nn.Cell):
         each_step = ops.broadcast_to(z, (embedded.shape[0], z.shape[0], z.shape[1]))
         return ops.concat((embedded, each_step), 2)
 
+    def padded_logits(self, states: Tensor) -> Tensor:
+        """LSTM outputs (M, H) -> log p(word) up to a constant a row, (M, V'): of the V words, and
+        then of columns that pad them and have probability 0."""
+        ones = ops.ones((states.shape[0], 1), states.dtype)
+        factors = (ops.concat((states, ones), 1), self.vocabulary_weight)
+        if self.more_columns:
+            factors = (self.widened(factors[0]), self.widened(factors[1]))
+        if self.more_words:
+            factors = (factors[0], ops.concat((factors[1], self.no_words)))
+        if self.amp_level == "O2":
+            factors = (factors[0].astype(ms.float16), factors[1].astype(ms.float16))
+            return self.times_transposed(*factors).astype(ms.float32)
+        return self.times_transposed(*factors)
+
+    def widened(self, matrix: Tensor) -> Tensor:
+        """(M, H + 1) with columns of zeros up to the multiple."""
+        zeros = ops.zeros((matrix.shape[0], self.more_columns), matrix.dtype)
+        return ops.concat((matrix, zeros), 1)
+
     def logits(self, states: Tensor) -> Tensor:
         """LSTM outputs (M, H) -> log p(word) up to a constant a row, (M, V)."""
-        ones = ops.ones((states.shape[0], 1), states.dtype)
-        return self.times_transposed(ops.concat((states, ones), 1), self.vocabulary_weight)
+        logits = self.padded_logits(states)
+        if self.more_words:
+            logits = logits[:, : self.vocabulary_size]
+        return logits
 
     def log_probabilities(self, states: Tensor) -> Tensor:
         """LSTM outputs (M, H) -> log p(word) (M, V)."""
@@ -178,7 +254,8 @@ class Decoder(nn.Cell):
         embedded = dropout(self.embedding(previous), embedding_bytes, self.dropout_rate)
         states, _ = self.lstm(self.inputs(embedded, z), self.initial_state(z))
         states = dropout(states, output_bytes, self.dropout_rate)
-        log_probabilities = self.log_probabilities(states.reshape(-1, states.shape[-1]))
+        logits = self.padded_logits(states.reshape(-1, states.shape[-1]))
+        log_probabilities = ops.log_softmax(logits, -1)
         mask = (targets != PAD).astype(log_probabilities.dtype)
         return objectives.sentence_negative_log_likelihood(log_probabilities, targets, mask)
 
@@ -193,10 +270,20 @@ class LanguageModel(Decoder):
         hidden_size: int,
         latent_size: int,
         dropout_rate: float,
+        amp_level: str = "O0",
+        vocabulary_multiple: int = 1,
     ):
-        super().__init__(vocabulary_size, embedding_size, hidden_size, latent_size, dropout_rate)
+        super().__init__(
+            vocabulary_size,
+            embedding_size,
+            hidden_size,
+            latent_size,
+            dropout_rate,
+            amp_level,
+            vocabulary_multiple,
+        )
         del self.initial_hidden
-        self.lstm = nn.LSTM(embedding_size, hidden_size)
+        self.lstm = LSTM(embedding_size, hidden_size, amp_level)
 
     def initial_state(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Of as many rows as z has: zeros, each (1, N, H)."""

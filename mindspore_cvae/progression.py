@@ -247,4 +247,4 @@ def _kind(config: Config) -> tuple:
     parts = (slots.step, slots.views, slots.divergence != "none", slots.contrast, slots.posterior)
     sizes = (config.model.embedding_size, config.model.hidden_size, config.model.critic_size)
     batches = (config.data.batch_size, config.data.vocabulary_size, config.train.critic_updates)
-    return (*parts, *sizes, *batches, config.precision, corpus)
+    return (*parts, *sizes, *batches, config.precision, config.model.amp_level, corpus)

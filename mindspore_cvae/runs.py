@@ -99,12 +99,13 @@ def read_config(
     device_target: str | None = None,
     device_id: int | None = None,
     precision: str | None = None,
+    amp_level: str | None = None,
 ) -> Config:
     """The configuration of a run that is to be used (evaluated, decoded, exported).
 
     Args:
         folder: The run.
-        overrides, data_dir, device_target, device_id, precision: See
+        overrides, data_dir, device_target, device_id, precision, amp_level: See
             :func:`mindspore_cvae.config.load`. Only what leaves the model as it is may change.
 
     Raises:
@@ -122,6 +123,7 @@ def read_config(
         device_target=device_target,
         device_id=device_id,
         precision=precision,
+        amp_level=amp_level,
     )
     old, new = configuration.flatten(saved), configuration.flatten(config)
     for key in old:

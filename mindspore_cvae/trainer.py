@@ -509,6 +509,7 @@ class Trainer:
             "system": self.config.system,
             "seed": self.config.seed,
             "precision": self.config.precision,
+            "amp_level": self.config.model.amp_level,
             "device": self.device,
             "devices": self.ranks.size,
             "version": __version__,

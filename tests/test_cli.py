@@ -157,6 +157,7 @@ def test_help_lists_the_keys(main, capsys):
         (["--device_target", "TPU"], "device_target must be one of auto, CPU, GPU, Ascend"),
         (["--device_target", "gpu"], "did you mean GPU?"),
         (["--precision", "half"], "precision must be one of strict, fast"),
+        (["--amp_level", "O1"], "model.amp_level must be one of O0, O2"),
         (["--resume", "--overwrite"], "choose one"),
         (["--config", "pbt"], "did you mean ptb?"),
         (["extra"], "unrecognized arguments: extra"),
@@ -351,6 +352,7 @@ WORDS = st.sampled_from(
             "--overwrite",
         ),
         *("--set", "--force", "--device_target", "--device_id", "--precision", "--run", "--split"),
+        "--amp_level",
         *(
             "--samples",
             "--checkpoint",

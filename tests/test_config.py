@@ -1,6 +1,8 @@
 """The configuration: shipped files, merging, refusals, round trips."""
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -307,6 +309,8 @@ CONTRADICTIONS = [
     ("sa_vae", ["precision=fast"], "too coarse"),
     ("sa_vae", ["train.loss_scale=1024"], "the steps joint and critic_then_model"),
     ("lagging_vae", ["train.loss_scale=1024"], "the steps joint and critic_then_model"),
+    ("sa_vae", ["model.amp_level=O2"], "half precision needs a loss that is scaled"),
+    ("lagging_vae", ["model.amp_level=O2"], "half precision needs a loss that is scaled"),
     ("lstm_lm", ["slots.views=2", "slots.contrast=info_nce"], "without a latent variable"),
     (
         "lstm_lm",
@@ -361,7 +365,7 @@ FREE_OF_CONTRADICTIONS = {
     key: valid_values(option)
     for key, option in OPTIONS.items()
     if not key.startswith("slots.")
-    and key not in ("system", "data.batch_size", "precision", "train.loss_scale")
+    and key not in ("system", "data.batch_size", "precision", "train.loss_scale", "model.amp_level")
 }
 
 
@@ -444,10 +448,20 @@ def test_the_fingerprint_changes_with_what_decides_a_step_and_with_nothing_else(
         "train.keep_checkpoints",
         "train.report",
         "train.max_skipped_steps",
+        "model.vocabulary_multiple",
     }
     assert (config.fingerprint() == Config().fingerprint()) == is_free
     changed = configuration.differences(Config(), config)
     assert (key in changed) == (not is_free)
+
+
+def test_checkpoints_from_before_there_was_mixed_precision_fit():
+    """Its default computes what was computed then."""
+    values = flatten(Config())
+    assert values.pop("model.amp_level") == "O0"
+    fixed = {key: value for key, value in values.items() if not OPTIONS[key].free}
+    digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+    assert Config().fingerprint() == digest
 
 
 def test_the_fingerprint_changes_with_every_slot():
@@ -468,7 +482,8 @@ def test_help_describes_every_key():
     for key in OPTIONS:
         assert f"\n  {key}  (" in "\n" + text
     usable = configuration.describe(usable_after_training=True)
-    assert "eval.samples" in usable and "model." not in usable and "slots." not in usable
+    assert "eval.samples" in usable and "model.amp_level" in usable
+    assert "model.hidden_size" not in usable and "slots." not in usable
 
 
 def refused_or_loaded(*arguments) -> None:

@@ -21,6 +21,7 @@ ARROWS = {
     "schedules": set(),
     "files": set(),
     "config": {"errors", "files", "systems"},
+    "devices": {"errors"},
     "objectives": set(),
     "networks": {"objectives"},
     "posteriors": {"networks", "objectives"},
@@ -35,8 +36,7 @@ ARROWS = {
     "noise": {"systems"},
     "building": {
         *("systems", "networks", "posteriors", "divergences", "contrasts", "model", "scaling"),
-        "steps",
-        "parallel",
+        *("steps", "parallel", "devices"),
     },
 }
 """What each part of the core may import from the package; all else stands above the core."""
