@@ -187,6 +187,7 @@ def page_verdicts(device):
 
 
 def test_the_page_has_the_verdicts_of_a_training_step():
+    ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
     with audit.pretended("Ascend"), Recorder("training") as recorder:
         audit._train(*audit._model("ae"))
     rows = audit.verdicts(recorder.graphs, "Ascend")
