@@ -141,6 +141,11 @@ def _train_parser() -> CommandParser:
         action="store_true",
         help="resume even if configuration, vocabulary or data are not those of the checkpoint",
     )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="write MindSpore's profile of ten steps, after the first twenty, into RUN/profile",
+    )
     modelarts.add_urls(parser)
     add_settings(parser)
     return parser
@@ -174,6 +179,7 @@ def _run_training(arguments: argparse.Namespace) -> int:
         corpus=corpus,
         device=device,
         force=arguments.force,
+        profile=arguments.profile,
     )
     print(f"training ended ({reason}): {folder}")
     is_signal = reason in signal.Signals.__members__

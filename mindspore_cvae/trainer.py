@@ -36,6 +36,8 @@ from mindspore_cvae.evaluation import evaluate
 from mindspore_cvae.loading import restore
 from mindspore_cvae.noise import NoiseMaker, StepNoise, generator
 from mindspore_cvae.parallel import ALONE, Alone, join
+from mindspore_cvae.profiling import FOLDER as PROFILE
+from mindspore_cvae.profiling import NoProfiler, StepProfiler
 from mindspore_cvae.progress import progress
 from mindspore_cvae.runs import Onlooker, Run
 from mindspore_cvae.schedules import SCHEDULES, settled_after
@@ -132,6 +134,7 @@ class Trainer:
         force: whether a checkpoint of other data, vocabulary or configuration may be resumed.
         ranks: the processes that share every batch; those of another rank than 0 get a run that
             they cannot write. None for this process alone.
+        profiler: is told of every step; None profiles nothing.
     """
 
     def __init__(
@@ -142,8 +145,10 @@ class Trainer:
         device: str,
         force: bool = False,
         ranks: Alone | None = None,
+        profiler: NoProfiler | StepProfiler | None = None,
     ):
         self.ranks = ranks or ALONE
+        self.profiler = profiler or NoProfiler()
         self.batch_size = config.data.batch_size * self.ranks.size
         self.config = config
         self.corpus = corpus
@@ -262,6 +267,7 @@ class Trainer:
             for number, handler in previous.items():
                 signal.signal(number, handler)
             self.log.close()
+            self.profiler.close()
         return reason
 
     def train_epochs(self) -> str:
@@ -315,6 +321,7 @@ class Trainer:
             arguments = StepNoise(*(None if gone else next(present) for gone in absent))
             beta = self.beta(state.step)
             terms = self.step(tokens, weight, Tensor(beta, ms.float32), *arguments).asnumpy()
+            self.profiler.step()
             state.step += 1
             state.batch += 1
             self.refuse_non_finite(terms, index.asnumpy())
@@ -551,9 +558,10 @@ def train(
     corpus: Corpus,
     device: str,
     force: bool = False,
+    profile: bool = False,
 ) -> str:
     """Trains a configuration in a run folder, together with the other processes of a data-parallel
-    job, of which the first one writes; see :class:`Trainer`.
+    job, of which the first one writes and may be profiled; see :class:`Trainer`.
 
     Returns:
         Why training ended.
@@ -566,4 +574,7 @@ def train(
         ranks.total(np.zeros(1))
         if ranks.rank > 0:
             run = Onlooker(folder)
-        return Trainer(config, corpus, run, device, force, ranks).fit(resume)
+        profiler = None
+        if profile and ranks.rank == 0:
+            profiler = StepProfiler(Path(folder) / PROFILE, device)
+        return Trainer(config, corpus, run, device, force, ranks, profiler).fit(resume)
