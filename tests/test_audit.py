@@ -208,7 +208,20 @@ def test_nothing_is_known_to_be_missing_on_ascend_and_the_page_says_what_is_stat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("device", ["CPU", "GPU"])
+@pytest.mark.parametrize(
+    "device",
+    [
+        "CPU",
+        pytest.param(
+            "GPU",
+            marks=pytest.mark.xfail(
+                raises=ValueError,
+                strict=True,
+                reason="MindSpore 2.10 without a GPU cannot infer the gradient of the GPU's LSTM",
+            ),
+        ),
+    ],
+)
 def test_nothing_is_known_to_be_missing_on_other_devices(device):
     rows, found = audit.audit(["cvae_plus_mi"], [device])
     assert not [row for row in rows if row.verdict == audit.MISSING]
