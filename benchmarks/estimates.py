@@ -1,0 +1,235 @@
+"""What the paper's estimates say on the embedded corpus, whose true NLL is known.
+
+    python benchmarks/estimates.py {entropy,critics} --output_dir DIR [--epochs N]
+                [--config quickstart] [--data_dir PLACE] [--runs NAME ...] [--collect]
+
+``entropy`` validates four systems after every epoch: the paper's -ELBO, the valid one, the
+importance-weighted bound, and the truth. ``critics`` trains one implicit system with other
+critics and other initial noise, and reads its KL three ways: by the critic that training leaves
+behind, by a fresh one, and exactly. Both train what is missing, resume what was begun, and write
+``DIR/NAME.json`` and ``DIR/NAME.md``, and a picture of the first as ``DIR/entropy.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from mindspore_cvae import __version__
+from mindspore_cvae.files import write_atomically
+from mindspore_cvae.runs import LOG
+
+ROOT = Path(__file__).parents[1]
+VALIDATION = ("train.select=iw_nll", "eval.valid_samples=16", "eval.valid_iw_samples=64")
+"""Every epoch is read as a test is: several draws, and the bound."""
+SENTENCES = 500
+"""Of the validation or test split, those that are read."""
+IW_SAMPLES = 128
+
+
+class Trained(NamedTuple):
+    """A run: its name, its system, and what differs from the configuration."""
+
+    name: str
+    system: str
+    settings: tuple[str, ...] = ()
+
+
+ENTROPY = (
+    Trained("vae", "vae"),
+    Trained("ivae_mi", "ivae_mi"),
+    Trained("cvae_plus_mi", "cvae_plus_mi"),
+    Trained("cvae_plus_mi, printed sign", "cvae_plus_mi", ("slots.divergence_sign=printed",)),
+)
+NOISE = "model.noise_init_scale=1"
+CRITICS = (
+    Trained("the paper's rate, 1e-5", "ivae", ("train.critic_learning_rate=1e-5",)),
+    Trained("rate 1e-4", "ivae", ("train.critic_learning_rate=1e-4",)),
+    Trained("rate 1e-3", "ivae", ("train.critic_learning_rate=1e-3",)),
+    Trained(
+        *("rate 1e-3, 25 updates", "ivae"),
+        ("train.critic_learning_rate=1e-3", "train.critic_updates=25"),
+    ),
+    Trained("noise 1, rate 1e-5", "ivae", (NOISE, "train.critic_learning_rate=1e-5")),
+    Trained("noise 1, rate 1e-3", "ivae", (NOISE, "train.critic_learning_rate=1e-3")),
+    Trained(
+        *("noise 1, rate 1e-3, 25 updates", "ivae"),
+        (NOISE, "train.critic_learning_rate=1e-3", "train.critic_updates=25"),
+    ),
+)
+CURVES = {
+    "neg_elbo": "paper's -ELBO",
+    "neg_elbo_valid": "valid -ELBO",
+    "iw_nll": "IW-NLL",
+    "true_nll": "truth",
+}
+COLUMNS = {
+    "kl": "KL, trained critic",
+    "kl_refit": "KL, fresh critic",
+    "kl_exact": "KL, exact",
+    "rec": "rec",
+    "neg_elbo": "-ELBO",
+    "neg_elbo_valid": "-ELBO, valid",
+    "iw_nll": "IW-NLL",
+    "true_nll": "truth",
+    "mi_exact": "MI, exact",
+}
+
+
+def call(*command: str) -> None:
+    """A command of the project, in a process of its own.
+
+    Raises:
+        SystemExit: It failed; its own message has said why.
+    """
+    if subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode:
+        raise SystemExit(f"failed: python {' '.join(command)}")
+
+
+def folder_of(run: Trained, folder: Path) -> Path:
+    return folder / "-".join(run.name.replace(",", "").replace("'", "").split())
+
+
+def train(run: Trained, options: argparse.Namespace, settings: Iterable[str]) -> None:
+    """A run to its end, from wherever it is."""
+    place = ("--data_dir", options.data_dir) if options.data_dir else ()
+    call(
+        *("train.py", "--config", options.config, "--system", run.system, *place),
+        *("--output_dir", str(folder_of(run, options.output_dir)), "--resume", "--set"),
+        *("train.report=false", f"train.epochs={options.epochs}"),
+        *(f"eval.max_sentences={SENTENCES}", *settings, *run.settings),
+    )
+
+
+def validations(run: Trained, folder: Path) -> list[dict]:
+    """Of every epoch, epoch 0 before training included."""
+    rows = map(json.loads, (folder_of(run, folder) / LOG).read_text().splitlines())
+    by_epoch = {row["epoch"]: row for row in rows if row["event"] == "valid"}
+    keys = ("epoch", "step", "rec", "kl", "kl_exact", *CURVES)
+    return [{key: row.get(key) for key in keys} for row in by_epoch.values()]
+
+
+def entropy(options: argparse.Namespace) -> tuple[dict, list[str]]:
+    """The four systems by epoch."""
+    found = {}
+    for run in options.chosen:
+        if not options.collect:
+            train(run, options, ("eval.before_training=true", *VALIDATION))
+        found[run.name] = validations(run, options.output_dir)
+    write_atomically(options.output_dir / "entropy.png", picture(found))
+    lines = [
+        f"| system, after {options.epochs} epochs | {' | '.join(CURVES.values())} |",
+        "|---|" + "---|" * len(CURVES),
+    ]
+    for name, rows in found.items():
+        values = " | ".join(short(rows[-1][key]) for key in CURVES)
+        lines.append(f"| {name} | {values} |")
+    return found, lines
+
+
+def critics(options: argparse.Namespace) -> tuple[dict, list[str]]:
+    """One implicit system's KL, three ways, by what its critics and its noise were given."""
+    found = {}
+    for run in options.chosen:
+        folder = folder_of(run, options.output_dir)
+        if not options.collect:
+            train(run, options, ())
+            call(
+                *("eval.py", "--run", str(folder), "--samples", "16", "--checkpoint", "last"),
+                *("--refit_critic", "--iw_samples", str(IW_SAMPLES)),
+                *("--set", "eval.max_sentences=null"),
+            )
+        found[run.name] = json.loads((folder / "metrics-test.json").read_text())
+    titles = {key: title for key, title in COLUMNS.items() if key in next(iter(found.values()))}
+    lines = [f"| run | {' | '.join(titles.values())} |", "|---|" + "---|" * len(titles)]
+    for name, row in found.items():
+        lines.append(f"| {name} | {' | '.join(short(row[key]) for key in titles)} |")
+    return found, lines
+
+
+def short(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def picture(found: dict) -> bytes:
+    """A panel a system; nats by epoch, on a scale whose lowest part shows the truth."""
+    import io
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    styles = {
+        "neg_elbo": ("#d9722e", "o-"),
+        "neg_elbo_valid": ("#2f6db5", "s-"),
+        "iw_nll": ("#3b9156", "^-"),
+        "true_nll": ("black", "--"),
+    }
+    figure, cells = pyplot.subplots(
+        1, len(found), figsize=(3.2 * len(found), 3.4), sharey=True, squeeze=False
+    )
+    for cell, (name, rows) in zip(cells[0], found.items(), strict=True):
+        for key, title in CURVES.items():
+            colour, style = styles[key]
+            there = [row for row in rows if row[key] is not None]
+            cell.plot(
+                [row["epoch"] for row in there],
+                [row[key] for row in there],
+                style,
+                ms=3,
+                color=colour,
+                label=title,
+            )
+        cell.set_yscale("log")
+        cell.set_title(name, fontsize=10)
+        cell.set_xlabel("epoch")
+        cell.grid(alpha=0.3, which="both")
+    cells[0][0].set_ylabel("nats a sentence")
+    cells[0][0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    content = io.BytesIO()
+    figure.savefig(content, dpi=130, format="png")
+    return content.getvalue()
+
+
+STUDIES = {"entropy": (entropy, ENTROPY, 10), "critics": (critics, CRITICS, 4)}
+"""What is run, its runs, and for how many epochs."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", choices=list(STUDIES))
+    parser.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--epochs", type=int, help="of training (entropy 10, critics 4)")
+    parser.add_argument("--config", default="quickstart")
+    parser.add_argument("--data_dir", metavar="PLACE", help="the embedded corpus if not given")
+    parser.add_argument("--runs", nargs="+", metavar="NAME", help="only these")
+    parser.add_argument("--collect", action="store_true", help="only gather what is finished")
+    options = parser.parse_args()
+    study, runs, epochs = STUDIES[options.study]
+    options.epochs = options.epochs or epochs
+    names = options.runs or [run.name for run in runs]
+    unknown = set(names) - {run.name for run in runs}
+    if unknown:
+        parser.error(f"no run {min(unknown)!r}; there are {', '.join(run.name for run in runs)}")
+    options.chosen = [run for run in runs if run.name in names]
+    options.output_dir = options.output_dir.absolute()
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    found, lines = study(options)
+    document = {"version": __version__, "config": options.config, "epochs": options.epochs}
+    document["runs"] = found
+    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    write_atomically(options.output_dir / f"{options.study}.json", text)
+    table = "\n".join(lines) + "\n"
+    write_atomically(options.output_dir / f"{options.study}.md", table)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
