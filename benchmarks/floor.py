@@ -18,6 +18,8 @@ import numpy as np
 
 from mindspore_cvae import devices
 
+BASE = {"words": 23, "batch": 32, "vocabulary": 10002}
+"""The step that is measured: PTB's size, sentences of 24 predicted tokens."""
 FLOAT_BYTES = 4
 TRAINING = 3
 """Products of a trained layer for each of its forward ones: itself, the gradient of its input, and

@@ -21,7 +21,7 @@ from worker import BETA, sentences_of
 
 from mindspore_cvae import __version__, config, devices
 from mindspore_cvae.data.batches import EpochPlan, batch_dataset, make_batch
-from mindspore_cvae.noise import NoiseMaker, StepNoise
+from mindspore_cvae.noise import NoiseMaker
 
 
 def milliseconds(action: Callable[[], object], times: int) -> float:
@@ -59,11 +59,10 @@ def main() -> None:
     plan = EpochPlan(split.lengths, [arguments.width], batch_size)
     batch = make_batch(split.sentences, *plan[0], batch_size)
     noise = draw(0, batch.tokens)
-    absent = [value is None for value in noise]
     numbers = itertools.count()
 
     def attach(position, batch):
-        return tuple(value for value in draw(position, batch.tokens) if value is not None)
+        return draw(position, batch.tokens).present()
 
     rows = batch_dataset(split, plan, attach=attach).create_tuple_iterator(num_epochs=1)
     beta = Tensor(np.float32(BETA))
@@ -76,9 +75,7 @@ def main() -> None:
 
     def fed():
         tokens, weight, _index, *made = next(rows)
-        present = iter(made)
-        arrays = StepNoise(*(None if gone else next(present) for gone in absent))
-        step(tokens, weight, beta, *arrays).asnumpy()
+        step(tokens, weight, beta, *draw.restored(made)).asnumpy()
 
     parts = {
         "noise": lambda: draw(next(numbers), batch.tokens),

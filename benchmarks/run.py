@@ -21,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from floor import decoding_work, step_work
+from floor import BASE, decoding_work, step_work
 
 from mindspore_cvae import config
 from mindspore_cvae.systems import SYSTEMS
@@ -41,16 +41,19 @@ UNITS = {
 PER_TOKENS = {"evaluation": 1000, "decoding": 1000, "data": 1000}
 """Parts whose repetitions differ in length: their times are given for so many tokens."""
 WITH_FLOOR = ("step", "evaluation", "decoding")
-WORDS, BATCH, VOCABULARY = 23, 32, 10002
-"""Of the base point: sentences of 24 predicted tokens."""
 AXES = {
     "words": (9, 23, 49, 89),
     "batch": (8, 32, 128, 256),
     "vocabulary": (1000, 10002, 50000),
 }
-COMPILER_CACHE = {"off": {}, "first": {"MS_COMPILER_CACHE_ENABLE": "1"}}
-COMPILER_CACHE["second"] = COMPILER_CACHE["first"]
-"""What each start of the part startup adds to the environment; the folder comes with it."""
+COMPILER_CACHE = {"off": "0", "first": "1", "second": "1"}
+"""MS_COMPILER_CACHE_ENABLE of each start of the part startup."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """A process's, in which the project is found wherever the benchmark was started."""
+    path = os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, **more, "PYTHONPATH": path}
 
 
 class Worker:
@@ -63,17 +66,16 @@ class Worker:
         system: str,
         mode: str,
         options: tuple[str, ...] = (),
-        environment: dict[str, str] | None = None,
+        **variables: str,
     ):
         command = [sys.executable, str(FOLDER / "worker.py"), side, part, system, mode, *options]
-        path = os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, **(environment or {}), "PYTHONPATH": path},
+            env=environment(**variables),
         )
         self.part, self.name = part, " ".join(command[2:])
         self.times: list[float] = []
@@ -98,11 +100,16 @@ class Worker:
             # A round spreads over all lengths: only its total compares with another round's.
             self.times.append(sum(milliseconds) / sum(tokens) * unit)
 
-    def close(self) -> dict:
-        """-> median, quartiles, peak memory, time to the first result."""
+    def close(self) -> float:
+        """Ends the process -> its peak memory in gigabytes."""
         self.process.stdin.close()
         peak = self.answer()["peak_gigabytes"]
         self.process.wait()
+        return peak
+
+    def results(self) -> dict:
+        """Ends the process -> median, quartiles, peak memory, time to the first result."""
+        peak = self.close()
         low, median, high = spread(self.times)
         return {
             "ms": median,
@@ -123,13 +130,12 @@ def spread(values: list[float]) -> tuple[float, float, float]:
 
 def measured_rates(mode: str) -> dict:
     """Operations and bytes a second of this machine, by floor.py."""
-    path = os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")]))
     answer = subprocess.run(
         [sys.executable, FOLDER / "floor.py", mode],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         check=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment(),
     )
     return json.loads(answer.stdout)
 
@@ -150,7 +156,7 @@ def compare(
             worker.round()
     rows: dict[str, dict] = {mode: {} for mode in modes}
     for (side, mode), worker in workers.items():
-        rows[mode] |= {f"{side}_{name}": value for name, value in worker.close().items()}
+        rows[mode] |= {f"{side}_{name}": value for name, value in worker.results().items()}
     for row in rows.values():
         if "twin_ms" in row:
             row["ratio"] = row["twin_ms"] / row["project_ms"]
@@ -164,14 +170,12 @@ def compare(
 
 def with_floor(row: dict, part: str, system: str, mode: str, rates: dict, **point: int) -> dict:
     """The row, with what the machine needs at least and the share of the time that this is."""
-    words, batch, vocabulary = (
-        point.get(name, base) for name, base in zip(AXES, (WORDS, BATCH, VOCABULARY), strict=True)
-    )
-    settings = config.load("ptb", [f"data.batch_size={batch}"], system=system)
+    point = BASE | point
+    settings = config.load("ptb", [f"data.batch_size={point['batch']}"], system=system)
     if part in PER_TOKENS:
-        work = decoding_work(settings, vocabulary, PER_TOKENS[part])
+        work = decoding_work(settings, point["vocabulary"], PER_TOKENS[part])
     else:
-        work = step_work(settings, words + 1, vocabulary)
+        work = step_work(settings, point["words"] + 1, point["vocabulary"])
     row |= work.milliseconds(rates[mode])
     row["floor_share"] = row["floor_ms"] / row["project_ms"]
     return row
@@ -197,10 +201,9 @@ def startup(system: str, mode: str) -> dict:
     """Seconds of a start without the compiler cache, and of a first and a second one with it."""
     row: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, environment in COMPILER_CACHE.items():
-            path = {"MS_COMPILER_CACHE_PATH": folder}
-            worker = Worker("project", "startup", system, mode, environment=environment | path)
-            worker.round()
+        for name, enable in COMPILER_CACHE.items():
+            cache = {"MS_COMPILER_CACHE_ENABLE": enable, "MS_COMPILER_CACHE_PATH": folder}
+            worker = Worker("project", "startup", system, mode, **cache)
             worker.close()
             row[f"{name}_seconds"] = worker.seconds_to_first
     row["ratio"] = row["first_seconds"] / row["second_seconds"]
@@ -217,9 +220,9 @@ def axes(system: str, mode: str, rounds: int, rates: dict) -> dict:
             worker = Worker("project", "step", system, mode, options)
             for _ in range(rounds):
                 worker.round()
-            row = {f"project_{name}": each for name, each in worker.close().items()}
+            row = {f"project_{name}": each for name, each in worker.results().items()}
             row = with_floor(row, "step", system, mode, rates, **{axis: value})
-            point = {"words": WORDS, "batch": BATCH} | {axis: value}
+            point = BASE | {axis: value}
             row["microseconds_a_token"] = (
                 1000 * row["project_ms"] / (point["words"] + 1) / point["batch"]
             )

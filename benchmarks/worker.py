@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from floor import BASE
 
 from mindspore_cvae import config, devices
 from mindspore_cvae.data.batches import EpochPlan, batch_dataset, make_batch
@@ -109,22 +110,18 @@ def project_steps(case: Case, split: Split, widths: list[int]) -> Callable[[], i
     from mindspore import Tensor
 
     from mindspore_cvae.building import build_step
-    from mindspore_cvae.noise import StepNoise
 
     step = build_step(model, settings.slots, settings.train)
     draw = NoiseMaker(settings.slots, settings.model, settings.train.critic_updates, seed=0)
     plan = EpochPlan(split.lengths, widths, case.batch)
-    absent = [value is None for value in draw(0, np.zeros((2, 3), np.int32))]
 
     def attach(position, batch):
-        return tuple(value for value in draw(position, batch.tokens) if value is not None)
+        return draw(position, batch.tokens).present()
 
     def arguments():
-        for tokens, weight, _index, *noise in batch_dataset(
-            split, plan, attach=attach
-        ).create_tuple_iterator(num_epochs=1):
-            present = iter(noise)
-            yield tokens, weight, StepNoise(*(None if no else next(present) for no in absent))
+        rows = batch_dataset(split, plan, attach=attach).create_tuple_iterator(num_epochs=1)
+        for tokens, weight, _index, *noise in rows:
+            yield tokens, weight, draw.restored(noise)
 
     feed, beta = arguments(), Tensor(np.float32(BETA))
 
@@ -262,7 +259,7 @@ def project_data(case: Case) -> Round:
     plan = EpochPlan(split.lengths, [case.words + 1], case.batch)
 
     def attach(position, batch):
-        return tuple(value for value in draw(position, batch.tokens) if value is not None)
+        return draw(position, batch.tokens).present()
 
     def once() -> int:
         rows = batch_dataset(split, plan, attach=attach).create_tuple_iterator(num_epochs=1)
@@ -291,9 +288,8 @@ def main() -> None:
     parser.add_argument("system")
     parser.add_argument("precision", choices=("strict", "fast"))
     parser.add_argument("--data_dir")
-    parser.add_argument("--words", type=int, default=23)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--vocabulary", type=int, default=10002)
+    for axis, value in BASE.items():
+        parser.add_argument(f"--{axis}", type=int, default=value)
     arguments = parser.parse_args()
     started = time.perf_counter()
     settings = config.load(

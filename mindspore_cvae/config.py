@@ -349,8 +349,11 @@ USABLE_AFTER_TRAINING = tuple(
     key
     for key in OPTIONS
     if key.startswith("eval.")
-    or key in ("data.dir", "device_target", "device_id", "precision")
-    or key in ("model.amp_level", "model.vocabulary_multiple")
+    or key
+    in (
+        *("data.dir", "device_target", "device_id", "precision"),
+        *("model.amp_level", "model.vocabulary_multiple"),
+    )
 )
 """The keys that leave a trained model what it is."""
 LATER = (("model.amp_level", "O0"),)
@@ -653,6 +656,8 @@ def _views_are_equal(slots: systems.System) -> bool:
     return has_no_noise and slots.encoder_dropout == 0 and slots.augmentation == "dropout"
 
 
+SCALED_STEPS = ("joint", "critic_then_model")
+"""Steps whose loss can be scaled."""
 _CONTRADICTIONS = (
     (
         lambda c: c.slots.contrast == "info_nce" and c.slots.views != 2,
@@ -721,15 +726,13 @@ _CONTRADICTIONS = (
         "products in bfloat16 are too coarse for the finite differences of the step semi_amortized",
     ),
     (
-        lambda c: c.model.amp_level != "O0" and c.slots.step not in ("joint", "critic_then_model"),
+        lambda c: c.model.amp_level != "O0" and c.slots.step not in SCALED_STEPS,
         ("model.amp_level", "slots.step"),
         "half precision needs a loss that is scaled, as it can be in the steps joint and "
         "critic_then_model",
     ),
     (
-        lambda c: (
-            c.train.loss_scale is not None and c.slots.step not in ("joint", "critic_then_model")
-        ),
+        lambda c: c.train.loss_scale is not None and c.slots.step not in SCALED_STEPS,
         ("train.loss_scale", "slots.step"),
         "the loss can be scaled in the steps joint and critic_then_model",
     ),

@@ -8,6 +8,7 @@ fed to the graph: the numbers of step t are a pure function of (seed, t), whatev
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -137,6 +138,10 @@ class StepNoise(NamedTuple):
     output_bytes: np.ndarray | None
     """(T, V N, H)."""
 
+    def present(self) -> tuple:
+        """What is not absent, as data sets carry it; :meth:`NoiseMaker.restored` undoes this."""
+        return tuple(value for value in self if value is not None)
+
 
 class NoiseMaker:
     """Draws the :class:`StepNoise` of any step.
@@ -164,6 +169,14 @@ class NoiseMaker:
         self.seed = seed
         self.rank = rank
         self.size = size
+        # Which parts are there depends on the row alone.
+        smallest = np.zeros((2 * size, 3), np.int32)
+        self.is_present = [value is not None for value in self(0, smallest)]
+
+    def restored(self, arrays: Iterable) -> StepNoise:
+        """A step's noise from what :meth:`StepNoise.present` gave, as arrays or tensors."""
+        arrays = iter(arrays)
+        return StepNoise(*(next(arrays) if there else None for there in self.is_present))
 
     def __call__(self, step: int, tokens: np.ndarray, part: int = 0) -> StepNoise:
         """The noise of training step ``step`` (counted from 0), or of its sub-iteration ``part``

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FOLDER = "profile"
-"""Of a run, where the profiler writes."""
 FIRST_STEP = 20
 """Steps before the first profiled one: the runtime tunes itself in first launches of a graph."""
 STEPS = 10

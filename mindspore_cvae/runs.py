@@ -6,6 +6,7 @@
     RUN/checkpoints/          see :mod:`mindspore_cvae.checkpoints`
     RUN/metrics-<split>.json  the last evaluation of each split
     RUN/report.html           all of it for people, see :mod:`mindspore_cvae.report`
+    RUN/profile/              what MindSpore's profiler wrote (``train.py --profile``)
     RUN/lock                  held while a process trains here
 
 A folder may come from somebody else: links among these names are refused, so that nothing is
@@ -35,6 +36,7 @@ VOCABULARY = "vocab.txt"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 LOCK = "lock"
+PROFILE = "profile"
 
 
 def metrics_name(split: str) -> str:
@@ -68,7 +70,7 @@ def check(folder: str | os.PathLike, resume: bool = False, overwrite: bool = Fal
         return
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder, so no run can lie there: choose another")
-    for name in (CONFIG, VOCABULARY, LOG, CHECKPOINTS, LOCK):
+    for name in (CONFIG, VOCABULARY, LOG, CHECKPOINTS, LOCK, PROFILE):
         if (folder / name).is_symlink():
             raise InputError(f"{folder / name} is a link: a run's own files must lie in its folder")
     try:

@@ -34,12 +34,11 @@ from mindspore_cvae.data.corpus import Corpus
 from mindspore_cvae.errors import TrainingError, warn_user
 from mindspore_cvae.evaluation import evaluate
 from mindspore_cvae.loading import restore
-from mindspore_cvae.noise import NoiseMaker, StepNoise, generator
+from mindspore_cvae.noise import NoiseMaker, generator
 from mindspore_cvae.parallel import ALONE, Alone, join
-from mindspore_cvae.profiling import FOLDER as PROFILE
 from mindspore_cvae.profiling import NoProfiler, StepProfiler
 from mindspore_cvae.progress import progress
-from mindspore_cvae.runs import Onlooker, Run
+from mindspore_cvae.runs import PROFILE, Onlooker, Run
 from mindspore_cvae.schedules import SCHEDULES, settled_after
 from mindspore_cvae.scoring import Evaluator
 from mindspore_cvae.steps import STEP_TERMS
@@ -301,11 +300,9 @@ class Trainer:
         """The rest of an epoch, or as much of it as max_steps and signals allow."""
         state, settings = self.state, self.config.train
         first = state.step - state.batch
-        absent = [value is None for value in self.noise(0, np.zeros((2, 3), np.int32))]
 
         def attach(position: int, batch: Batch) -> tuple[np.ndarray, ...]:
-            noise = self.noise(first + position, batch.tokens)
-            return tuple(value for value in noise if value is not None)
+            return self.noise(first + position, batch.tokens).present()
 
         total = len(plan)
         if settings.max_steps is not None:
@@ -317,10 +314,9 @@ class Trainer:
         self.window_started = time.monotonic()
         self.tokens_before = state.window.get("tokens", 0.0)
         for tokens, weight, index, *noise in dataset.create_tuple_iterator(num_epochs=1):
-            present = iter(noise)
-            arguments = StepNoise(*(None if gone else next(present) for gone in absent))
             beta = self.beta(state.step)
-            terms = self.step(tokens, weight, Tensor(beta, ms.float32), *arguments).asnumpy()
+            arguments = tokens, weight, Tensor(beta, ms.float32), *self.noise.restored(noise)
+            terms = self.step(*arguments).asnumpy()
             self.profiler.step()
             state.step += 1
             state.batch += 1

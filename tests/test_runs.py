@@ -103,15 +103,17 @@ def test_what_a_process_leaves_that_died_at_once_is_no_obstacle(tmp_path):
         assert names(tmp_path) == {"lock", "checkpoints"}
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "vocab.txt", "log.jsonl", "checkpoints", "lock"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "vocab.txt", "log.jsonl", "checkpoints", "lock", "profile"]
+)
 def test_links_in_a_strangers_run_are_refused(tmp_path, name):
     folder = make_run(tmp_path / "run")
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_text("precious")
     path = folder / name
-    path.rmdir() if path.is_dir() else path.unlink()
-    path.symlink_to(outside if name == "checkpoints" else outside / "file")
+    path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+    path.symlink_to(outside if name in ("checkpoints", "profile") else outside / "file")
     for options in ({"resume": True}, {"overwrite": True}):
         with pytest.raises(InputError, match="is a link"):
             Run(folder, **options)
