@@ -1,7 +1,7 @@
 """Which operators the graphs of every system need, and what MindSpore says of them on each device.
 
-``python -m mindspore_cvae.audit [--device CPU|GPU|Ascend] [--system NAME ...] [--json]``; the exit
-code is 0 if nothing is known to be missing.
+``python -m mindspore_cvae.audit [--device CPU|GPU|Ascend] [--system NAME ...] [--amp_level O0|O2]
+[--json]``; the exit code is 0 if nothing is known to be missing.
 
 The graphs of training, evaluation and decoding are those that the package's own code calls, at
 tiny sizes. Each is compiled by MindSpore's front end as for an export, and nothing is computed. To
@@ -20,6 +20,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -40,9 +41,11 @@ STATED, MISSING, NOT_STATED = "stated", "missing", "not stated"
 no platforms are stated."""
 UNIT = devices.MULTIPLES["Ascend"]
 """Ascend multiplies matrices in blocks of so many numbers."""
-ROWS, WIDTH, VOCABULARY = 16, 16, 50
+ROWS, WIDTH, VOCABULARY = 16, 16, 90
 """Sentences, predicted tokens and words of the graphs that are compiled; the words, like those of
 the shipped configurations, are no multiple of :data:`UNIT`."""
+LOGITS = {VOCABULARY, -(-VOCABULARY // UNIT) * UNIT}
+"""Columns that only logits have, as they are and padded."""
 SIZES = (
     *("model.embedding_size", "model.hidden_size", "model.latent_size", "model.noise_size"),
     *("model.critic_size", "model.posterior_size", "data.batch_size"),
@@ -66,6 +69,8 @@ PRODUCTS = {"MatMul", "MatMulExt", "BatchMatMul", "BatchMatMulExt", "DynamicRNN"
 """Primitives that multiply matrices."""
 RECURRENT = {"DynamicRNN", "DynamicRNNGrad"}
 """What ``nn.LSTM`` becomes on Ascend: it computes in float16."""
+LSTMS = {"LSTM", "LSTMGrad", "LSTMGradData", "LSTMGradWeight"}
+"""What it becomes elsewhere: in mixed precision it computes in float16."""
 MOVING = {
     *("Load", "Depend", "UpdateState", "MakeTuple", "TupleGetItem", "Return", "Reshape", "Cast"),
     *("Transpose", "Concat", "Split", "SplitWithSize", "StridedSlice", "StridedSliceGrad"),
@@ -174,14 +179,48 @@ def stated_platforms(docstring: str) -> tuple[str, ...] | None:
 def pretended(device: str) -> Iterator[None]:
     """Networks that are built and compiled meanwhile are told that they are for a device."""
     import mindspore.context
+    from mindspore import ops
 
     asked = mindspore.context.get_context
 
     def answer(key: str) -> object:
         return device if key == "device_target" else asked(key)
 
-    with mock.patch.object(mindspore.context, "get_context", answer):
+    kernel = _lstm_of_gpu() if device == "GPU" else ops.LSTM
+    with (
+        mock.patch.object(mindspore.context, "get_context", answer),
+        mock.patch.object(ops, "LSTM", kernel),
+    ):
         yield
+
+
+def _lstm_of_gpu() -> type:
+    """The primitive LSTM with the gradient that MindSpore gives it on GPU: which one it gives is
+    decided below Python, by the device of the process."""
+    from mindspore import nn, ops
+    from mindspore.ops.operations._grad_ops import LSTMGradData, LSTMGradWeight
+
+    forward = ops.LSTM
+
+    class CudnnLSTM(nn.Cell):
+        def __init__(self, *sizes):
+            super().__init__()
+            self.forward = forward(*sizes)
+            self.data_gradient = LSTMGradData(*sizes)
+            self.weight_gradient = LSTMGradWeight(*sizes)
+
+        def construct(self, x, hidden, cell, weights):
+            return self.forward(x, hidden, cell, weights)
+
+        def bprop(self, x, hidden, cell, weights, outputs, gradients):
+            y, _, _, reserved, state = outputs
+            given = (y, *gradients[:3], weights, hidden, cell, reserved, state)
+            of_x, of_hidden, of_cell = self.data_gradient(*given)
+            # cuDNN reads in the second call what it wrote in the first.
+            x = ops.depend(x, of_x)
+            return of_x, of_hidden, of_cell, self.weight_gradient(x, hidden, y, reserved, state)
+
+    return CudnnLSTM
 
 
 class Recorder:
@@ -287,12 +326,12 @@ def _type(tensor) -> Type:
     return Type(tensor.data_type, tuple(tensor.dims))
 
 
-def _model(system: str):
+def _model(system: str, amp_level: str = "O0"):
     """A model of a system at tiny sizes, and its configuration."""
     from mindspore_cvae.building import build_model
 
-    sizes = [f"{key}={UNIT}" for key in SIZES]
-    config = configuration.load(None, [*sizes, "train.critic_updates=1"], system=system)
+    settings = [*(f"{key}={UNIT}" for key in SIZES), "train.critic_updates=1"]
+    config = configuration.load(None, settings, system=system, amp_level=amp_level)
     return build_model(config.slots, config.model, VOCABULARY, config.seed), config
 
 
@@ -378,13 +417,14 @@ PARTS: tuple[tuple[str, Callable, Callable[[System], object]], ...] = (
 """Stage, what calls its graphs, and what of a system they depend on."""
 
 
-def traces(systems: Iterable[str], device: str) -> list[Graph]:
+def traces(systems: Iterable[str], device: str, amp_level: str = "O0") -> list[Graph]:
     """The graphs of systems as a device would be given them. What is the same for several systems
     is compiled once.
 
     Args:
         systems: Rows of the table.
         device: CPU, GPU or Ascend; it need not be there.
+        amp_level: O0, or O2 for mixed precision.
     """
     import mindspore
 
@@ -394,7 +434,7 @@ def traces(systems: Iterable[str], device: str) -> list[Graph]:
     for system in systems:
         print(f"{device}: {system}", file=sys.stderr, flush=True)
         with pretended(device):
-            model, config = _model(system)
+            model, config = _model(system, amp_level)
             for stage, call, part_of in PARTS:
                 key = (call, part_of(SYSTEMS[system]))
                 if key not in made:
@@ -424,16 +464,18 @@ def verdicts(graphs: Sequence[Graph], device: str) -> list[Verdict]:
     return rows
 
 
-def findings(graphs: Sequence[Graph], device: str) -> list[Finding]:
+def findings(graphs: Sequence[Graph], device: str, amp_level: str = "O0") -> list[Finding]:
     """What else is to be said of the graphs: shapes, host callbacks, types, sizes."""
+    is_half = partial(_is_half, amp_level=amp_level)
     found = [
         *_named(graphs, device, "static shapes", True, _is_dynamic, "a shape is not known before"),
         *_named(graphs, device, "host callback", True, lambda node: node.primitive in HOST, "in"),
     ]
+    if device != "CPU":
+        found += _named(graphs, device, "float16", True, is_half, "computes in float16")
     if device == "Ascend":
         found += [
             *_named(graphs, device, "float64", True, _has(FLOAT64), "computes in float64"),
-            *_named(graphs, device, "float16", True, _is_half, "computes in float16"),
             *_named(graphs, device, "LSTM in float16", True, _is_full, "is not given float16"),
             *_named(graphs, device, f"multiples of {UNIT}", False, _is_odd, "has another size"),
         ]
@@ -462,8 +504,16 @@ def _has(kind: int):
     return lambda node: any(item.kind == kind for item in (*node.inputs, *node.outputs))
 
 
-def _is_half(node: Node) -> bool:
-    return _has(FLOAT16)(node) and node.primitive not in MOVING | RECURRENT
+def _is_half(node: Node, amp_level: str) -> bool:
+    """Whether a node computes in float16 that should not."""
+    allowed = MOVING | RECURRENT
+    if amp_level == "O2":
+        allowed |= LSTMS | (PRODUCTS if _is_of_logits(node) else set())
+    return _has(FLOAT16)(node) and node.primitive not in allowed
+
+
+def _is_of_logits(node: Node) -> bool:
+    return any(LOGITS & set(item.shape) for item in (*node.inputs, *node.outputs))
 
 
 def _is_full(node: Node) -> bool:
@@ -491,19 +541,25 @@ def odd_sizes() -> list[Finding]:
 
 
 def audit(
-    systems: Iterable[str] = tuple(SYSTEMS), targets: Iterable[str] = DEVICES
+    systems: Iterable[str] = tuple(SYSTEMS),
+    targets: Iterable[str] = DEVICES,
+    amp_level: str = "O0",
 ) -> tuple[list[Verdict], list[Finding]]:
     """Verdicts and findings of systems on devices, none of which need be there.
 
     Args:
         systems: Rows of the table.
         targets: CPU, GPU, Ascend; which of them.
+        amp_level: O0, or O2 for mixed precision.
+
+    Raises:
+        InputError: A system has no mixed precision, and O2 was asked for.
     """
     rows, found = [], []
     for device in targets:
-        graphs = traces(systems, device)
+        graphs = traces(systems, device, amp_level)
         rows += verdicts(graphs, device)
-        found += findings(graphs, device)
+        found += findings(graphs, device, amp_level)
         if device == "Ascend":
             found += odd_sizes()
     return rows, found
@@ -556,6 +612,9 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--system", nargs="+", choices=tuple(SYSTEMS), metavar="NAME", help="rows (all)"
     )
+    parser.add_argument(
+        "--amp_level", choices=("O0", "O2"), default="O0", help="mixed precision (O0)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--markdown", action="store_true", help="the table as Markdown")
     return parser
@@ -565,7 +624,12 @@ def _audit(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     devices.apply_precision("strict")
     targets = [arguments.device] if arguments.device else DEVICES
-    rows, found = audit(arguments.system or SYSTEMS, targets)
+    named = arguments.system or [
+        name
+        for name, row in SYSTEMS.items()
+        if arguments.amp_level == "O0" or row.step in configuration.SCALED_STEPS
+    ]
+    rows, found = audit(named, targets, arguments.amp_level)
     missing = [row for row in rows if row.verdict == MISSING]
     is_missing = bool(missing) or any(finding.is_missing for finding in found)
     if arguments.json:

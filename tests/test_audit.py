@@ -144,6 +144,24 @@ def test_findings_of_a_node(node, check, is_missing):
 
 
 @pytest.mark.parametrize(
+    "primitive, columns, level, is_found",
+    [
+        ("MatMul", 96, "O0", True),
+        ("MatMul", 96, "O2", False),
+        ("MatMul", 48, "O2", True),
+        ("LogSoftmax", 96, "O2", True),
+        ("LSTM", 48, "O0", True),
+        ("LSTMGradData", 48, "O2", False),
+    ],
+)
+def test_mixed_precision_is_for_lstms_and_logits_alone(primitive, columns, level, is_found):
+    node = Node(primitive, (HALVES, Type(10, (16, columns))), ())
+    for device in ("GPU", "Ascend"):
+        found = audit.findings([graph(node)], device, level)
+        assert ["float16"] * is_found == [item.check for item in found]
+
+
+@pytest.mark.parametrize(
     "nodes, code",
     [
         ([Node("Exp", (SINGLES,), (SINGLES,))], 0),
@@ -153,7 +171,7 @@ def test_findings_of_a_node(node, check, is_missing):
     ],
 )
 def test_the_exit_code_is_what_is_known_to_be_missing(nodes, code, monkeypatch, capsys):
-    monkeypatch.setattr(audit, "traces", lambda systems, device: [graph(*nodes)])
+    monkeypatch.setattr(audit, "traces", lambda systems, device, level: [graph(*nodes)])
     assert audit.audit_main(["--device", "Ascend", "--json"]) == code
     content = json.loads(capsys.readouterr().out)
     assert content["missing"] is bool(code)
@@ -208,22 +226,22 @@ def test_nothing_is_known_to_be_missing_on_ascend_and_the_page_says_what_is_stat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("device", ["GPU", "Ascend"])
+def test_nothing_but_lstms_and_logits_is_in_half_precision(device):
+    ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+    graphs = audit.traces(["cvae_plus_mi"], device, "O2")
+    assert not [item for item in audit.findings(graphs, device, "O2") if item.is_missing]
+    assert {item.check for item in audit.findings(graphs, device, "O0")} >= {"float16"}
+    assert audit.MISSING not in {row.verdict for row in audit.verdicts(graphs, device)}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "device",
-    [
-        "CPU",
-        pytest.param(
-            "GPU",
-            marks=pytest.mark.xfail(
-                raises=ValueError,
-                strict=True,
-                reason="MindSpore 2.10 without a GPU cannot infer the gradient of the GPU's LSTM",
-            ),
-        ),
-    ],
+    "device, gradients", [("CPU", {"LSTMGrad"}), ("GPU", {"LSTMGradData", "LSTMGradWeight"})]
 )
-def test_nothing_is_known_to_be_missing_on_other_devices(device):
+def test_nothing_is_known_to_be_missing_on_other_devices(device, gradients):
     rows, found = audit.audit(["cvae_plus_mi"], [device])
     assert not [row for row in rows if row.verdict == audit.MISSING]
     assert not [finding for finding in found if finding.is_missing]
-    assert {"LSTM", "LSTMGrad"} <= {row.primitive for row in rows}
+    kernels = {row.primitive for row in rows if row.primitive.startswith("LSTM")}
+    assert kernels == {"LSTM"} | gradients
