@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tiny
 from tiny_run import SENTENCES
@@ -75,25 +78,33 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def train(folder: Path, corpus: Path, system: str, processes: int) -> Path:
-    """A run by the command, as one process or as several that msrun starts."""
+def start(folder: Path, corpus: Path, system: str, processes: int, *more) -> subprocess.Popen:
+    """The command of a run, as one process or as several that msrun starts."""
     each = EACH * PROCESSES // processes
     command = [sys.executable, "train.py"]
     if processes > 1:
         ranks = ("-m", "mindspore_cvae.ranks", "--processes", str(processes))
         command = [sys.executable, *ranks, "--log_dir", folder / f"{system}-logs", "train.py"]
     run = folder / f"{system}-{processes}"
-    options = ("--system", system, "--data_dir", corpus, "--output_dir", run)
-    options += ("--device_target", "CPU", "--set", *SETTINGS, f"data.batch_size={each}")
-    result = subprocess.run(
+    options = ("--system", system, "--data_dir", corpus, "--output_dir", run, "--resume")
+    options += ("--device_target", "CPU", "--set", *SETTINGS, f"data.batch_size={each}", *more)
+    return subprocess.Popen(
         [str(word) for word in (*command, *options)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def train(folder: Path, corpus: Path, system: str, processes: int) -> Path:
+    """A run to its end."""
+    run = folder / f"{system}-{processes}"
+    job = start(folder, corpus, system, processes)
+    output, errors = job.communicate()
     logs = "".join(path.read_text() for path in folder.glob(f"{system}-logs/worker_*.log"))
-    assert result.returncode == 0, result.stderr + result.stdout + logs
+    assert job.returncode == 0, errors + output + logs
     return run
 
 
@@ -132,6 +143,33 @@ def test_two_processes_equal_one_with_twice_the_batch(system, corpus, tmp_path):
     assert saved.tensors.keys() == other.tensors.keys()
     for name, values in other.tensors.items():
         np.testing.assert_allclose(saved.tensors[name], values, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", range(PROCESSES))
+def test_a_process_that_dies_in_training_ends_the_job_with_one_line(rank, corpus, tmp_path):
+    endless = "train.epochs=100000", "train.checkpoint_every_steps=5", "data.buckets=1"
+    job = start(tmp_path, corpus, "vae", PROCESSES, *endless)
+    log = tmp_path / f"vae-{PROCESSES}" / "log.jsonl"
+    deadline = time.monotonic() + 300
+    while not log.exists() or len(log.read_text().splitlines()) < 20:
+        assert job.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    children = psutil.Process(job.pid).children(recursive=True)
+    workers = [child for child in children if child.environ().get("MS_ROLE") == "MS_WORKER"]
+    number = {int(worker.environ()["MS_NODE_ID"]): worker for worker in workers}
+    number[rank].send_signal(signal.SIGKILL)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 1
+    (line,) = [line for line in errors.splitlines() if "error" in line]
+    assert line.startswith("error: ") and "logs" in line
+    assert not [child for child in children if child.is_running()]
+    # What was saved is whole, and training goes on from it.
+    saved = checkpoints.load(tmp_path / f"vae-{PROCESSES}" / "checkpoints").step
+    end = start(tmp_path, corpus, "vae", PROCESSES, *endless, f"train.max_steps={saved + 2}")
+    _, errors = end.communicate(timeout=300)
+    assert end.returncode == 0, errors
+    assert checkpoints.load(tmp_path / f"vae-{PROCESSES}" / "checkpoints").step == saved + 2
 
 
 def test_every_kind_of_step_is_compared():
