@@ -95,7 +95,8 @@ class ContrastiveVAE:
         self._encoder = SentenceEncoder(run.model, self.latent_size, max_words, rows)
         self._decoder = SentenceDecoder(run.model.decoder, rows)
         self._evaluator = Evaluator(
-            run.model, config.slots, graph_widths(max_words), rows, self.latent_size, config.seed
+            *(run.model, config.slots, graph_widths(max_words)),
+            *(rows, config.eval.tokens, self.latent_size, config.seed),
         )
         self._training: _Codes | None = None
 

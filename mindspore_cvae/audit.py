@@ -368,7 +368,8 @@ def _evaluate(model, config: Config) -> None:
     sentences = [row[1 : 1 + (row > END).sum()] for row in tokens]
     split = Split("valid", "none", sentences, np.arange(ROWS), {})
     evaluator = Evaluator(
-        model, config.slots, (WIDTH,), ROWS, config.model.latent_size, config.seed
+        *(model, config.slots, (WIDTH,)),
+        *(ROWS, ROWS * WIDTH, config.model.latent_size, config.seed),
     )
     scores = evaluator.score(split, samples=4)
     z = np.zeros((ROWS, 4, config.model.latent_size), np.float32)

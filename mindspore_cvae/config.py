@@ -166,7 +166,10 @@ class Evaluation:
     max_sentences: int | None = _option(None, _COUNT, free=True)
     """Only the first so many sentences of the split; null for all."""
     rows: int = _option(128, "[1, 65536]", free=True)
-    """Rows of one call of the decoder; it bounds memory and changes no number."""
+    """Rows of one call of the decoder, at most; it bounds memory and changes no number."""
+    tokens: int = _option(2048, "[1, 1e7]", free=True)
+    """Words that one call of the decoder predicts, at most, padding included: calls with long
+    sentences have fewer rows. It bounds memory and changes no number."""
 
 
 @dataclass(frozen=True)

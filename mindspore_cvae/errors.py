@@ -72,7 +72,8 @@ def run_command(main: Callable[[], object]) -> int:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         code = 1
     except MemoryError:
-        message, code = "out of memory (a smaller data.batch_size or eval.rows needs less)", 1
+        needs_less = "a smaller data.batch_size, eval.rows or eval.tokens needs less"
+        message, code = f"out of memory ({needs_less})", 1
     except KeyboardInterrupt:
         message, code = "interrupted", 130
     except Exception as error:

@@ -181,6 +181,7 @@ def evaluate_run(
         config.slots,
         corpus_widths(corpus, config.data.buckets),
         config.eval.rows,
+        config.eval.tokens,
         config.model.latent_size,
         config.seed,
     )

@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import Tensor
 
 from mindspore_cvae import bounds, noise
-from mindspore_cvae.data.batches import EpochPlan, batches
+from mindspore_cvae.data.batches import batches
 from mindspore_cvae.data.corpus import Split
 from mindspore_cvae.progress import progress
 
@@ -84,12 +84,7 @@ class ImportanceSampler:
         evaluator, total = self.evaluator, len(scores.tokens)
         mean, covariance = scores.fit
         per_call = min(draws, evaluator.draws_per_call)
-        plan = EpochPlan(
-            split.lengths[:total],
-            evaluator.widths,
-            max(1, evaluator.rows // per_call),
-            shuffle=False,
-        )
+        plan = evaluator.plan(split.lengths[:total], per_call)
         result = ImportanceScores(np.zeros(total), np.zeros(total), inflation, draws)
         bar = progress(f"importance sampling {split.name}", total, "sentences")
         for batch in batches(split, plan, evaluator.ranks.rank, evaluator.ranks.size):

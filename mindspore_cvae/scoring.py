@@ -149,7 +149,8 @@ class Evaluator:
         model: the model; its parameters may change between calls.
         slots: the resolved slots of its system.
         widths: of the length buckets, ascending.
-        rows: of a call of the decoder.
+        rows: of a call of the decoder, at most.
+        tokens: predicted in a call of the decoder, at most, unless one sentence has more.
         latent_size: Z.
         seed: of the noise.
         ranks: the processes among which batches are dealt out; every one gets all scores.
@@ -164,6 +165,7 @@ class Evaluator:
         slots,
         widths,
         rows: int,
+        tokens: int,
         latent_size: int,
         seed: int,
         ranks: Alone | None = None,
@@ -171,6 +173,7 @@ class Evaluator:
         self.slots = slots
         self.widths = widths
         self.rows = rows
+        self.tokens = tokens
         self.latent_size = latent_size
         self.seed = seed
         self.ranks = ranks or ALONE
@@ -192,6 +195,13 @@ class Evaluator:
         point, or where there is none."""
         return 1 if self.slots.posterior in ("deterministic", "gaussian", "none") else samples
 
+    def plan(self, lengths: np.ndarray, draws: int) -> EpochPlan:
+        """Sentences of `lengths` words to calls with `draws` draws of each. The logits, tokens by
+        vocabulary, are by far the largest array of a call, so that a wide one has fewer rows."""
+        rows = [min(self.rows, self.tokens // width) for width in self.widths]
+        sizes = [max(1, number // draws) for number in rows]
+        return EpochPlan(lengths, self.widths, sizes, shuffle=False)
+
     def score(self, split: Split, samples: int, sentences: int | None = None) -> SentenceScores:
         """Per-sentence values of a split by the paper's protocol.
 
@@ -203,9 +213,7 @@ class Evaluator:
         total = len(split) if sentences is None else min(sentences, len(split))
         samples = self.draws_of(samples)
         per_call = min(samples, self.draws_per_call)
-        plan = EpochPlan(
-            split.lengths[:total], self.widths, max(1, self.rows // per_call), shuffle=False
-        )
+        plan = self.plan(split.lengths[:total], per_call)
         sums = np.zeros((total, 5))
         posterior_mean = np.zeros((total, self.latent_size))
         products = np.zeros((total, self.latent_size, self.latent_size))

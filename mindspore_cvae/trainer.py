@@ -178,6 +178,7 @@ class Trainer:
             config.slots,
             self.widths,
             config.eval.rows,
+            config.eval.tokens,
             config.model.latent_size,
             config.seed,
             self.ranks,

@@ -106,6 +106,23 @@ def test_every_sentence_once_and_only_the_last_batch_smaller(
         assert width == min(allowed for allowed in widths if allowed > lengths[members].max())
 
 
+@given(LENGTHS, st.lists(st.integers(1, 7), min_size=4, max_size=4), st.booleans())
+def test_batches_of_another_size_for_every_width(lengths, sizes, shuffle):
+    widths = bucket_widths(lengths, 4)
+    sizes = sorted(sizes, reverse=True)[: len(widths)]
+    plan = EpochPlan(lengths, widths, sizes, seed=3, shuffle=shuffle)
+    assert sorted(np.concatenate([batch.indices for batch in plan])) == list(range(len(lengths)))
+    assert plan.batch_sizes == dict(zip(widths, sizes, strict=True))
+    for width, members in plan:
+        assert width == min(allowed for allowed in widths if allowed > lengths[members].max())
+        assert 0 < len(members) <= plan.batch_sizes[width]
+
+
+def test_a_wider_batch_cannot_have_more_sentences():
+    with pytest.raises(ValueError, match=r"batch_size is \[2, 3\]"):
+        EpochPlan([1, 2], (2, 3), (2, 3))
+
+
 @pytest.fixture(scope="module")
 def lengths():
     return np.random.default_rng(0).integers(1, 30, 1000)

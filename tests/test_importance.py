@@ -40,7 +40,7 @@ def split(count=3, seed=0, copies=1):
     return Split("valid", "test", sentences, np.arange(1, len(sentences) + 1), {})
 
 
-def evaluator_of(posterior, latent_size, rows=ROWS, noise_size=None):
+def evaluator_of(posterior, latent_size, rows=ROWS, noise_size=None, tokens=10**6):
     """An evaluator of a random small model whose decoder depends on z strongly."""
     config = override(
         load_config(None, [f"slots.posterior={posterior}"], system=SYSTEM_OF[posterior])
@@ -57,7 +57,7 @@ def evaluator_of(posterior, latent_size, rows=ROWS, noise_size=None):
     )
     model = build_model(config.slots, sizes, 12, 0).set_train(False)
     randomise(model, seed=1, scale=0.8)
-    return Evaluator(model, config.slots, (WIDTH,), rows, latent_size, seed=5)
+    return Evaluator(model, config.slots, (WIDTH,), rows, tokens, latent_size, seed=5)
 
 
 def integrated_nll(evaluator, part):
@@ -125,18 +125,28 @@ def test_an_autoencoder_has_the_bound_and_no_exact_kl():
     assert 1.0 <= metrics["ess"] <= 128
 
 
+def without_nulls(metrics):
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
 def test_numbers_do_not_depend_on_how_draws_are_cut_into_calls():
     part = split(5)
-    (reference, _), (metrics, _) = (
-        evaluate(evaluator_of("mlp", 2, rows), part, 24, iw_samples=40, valid=split(4))
-        for rows in (320, 33)
+    reference, *others = (
+        without_nulls(
+            evaluate(evaluator_of("mlp", 2, **cut), part, 24, iw_samples=40, valid=split(4))[0]
+        )
+        for cut in ({"rows": 320}, {"rows": 33}, {"rows": 320, "tokens": 17 * WIDTH})
     )
-    assert {name for name, value in reference.items() if value is None} == {
-        name for name, value in metrics.items() if value is None
-    }
-    for name, value in reference.items():
-        if value is not None:
-            assert metrics[name] == pytest.approx(value, rel=2e-5, abs=2e-5), name
+    for metrics in others:
+        assert metrics == pytest.approx(reference, rel=2e-5, abs=2e-5)
+
+
+def test_a_call_predicts_no_more_tokens_than_it_may():
+    evaluator = evaluator_of("mlp", 2, rows=64, tokens=100)
+    evaluator.widths = (2, 5, 9)
+    plan = evaluator.plan(np.array([1] * 70 + [4] * 30 + [8] * 3 + [1]), draws=10)
+    assert plan.batch_sizes == {2: 5, 5: 2, 9: 1}
+    assert sorted(np.concatenate([indices for _, indices in plan])) == list(range(104))
 
 
 def test_inflation_is_chosen_on_validation_and_never_on_the_evaluated_split():

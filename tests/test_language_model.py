@@ -151,7 +151,8 @@ def test_without_fresh_critics(run, model):
     settings = config.read_saved(run / "config.yaml")
     corpus = load_corpus(settings.data, model.vocabulary)
     evaluator = Evaluator(
-        load_run(run).model, settings.slots, corpus_widths(corpus, 1), 8, model.latent_size, 0
+        *(load_run(run).model, settings.slots, corpus_widths(corpus, 1)),
+        *(8, 256, model.latent_size, 0),
     )
     metrics, _ = evaluate(evaluator, corpus.test, 1, critic_sizes=settings.model)
     assert "kl_refit" not in metrics

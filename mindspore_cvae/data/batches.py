@@ -105,28 +105,34 @@ class EpochPlan(Sequence[PlannedBatch]):
     """Which sentences an epoch's batches hold: a pure function of the arguments.
 
     Every sentence is in exactly one batch. Sentences that do not fill a batch of their bucket move
-    up to the next larger one, so that only the last batch can be smaller than `batch_size`.
+    up to the next larger one, so that only the last batch can be smaller than `batch_size`; with
+    one number a width, batches of sentences that moved up can be smaller too.
     An interrupted epoch resumes at batch k with the plan from k on.
 
     Args:
         lengths: words of each sentence, shape (sentences,).
         widths: ascending bucket widths in predicted tokens.
-        batch_size: sentences of a batch.
+        batch_size: sentences of a batch; or one number a width, none larger than the one before.
         seed, epoch: key of the order of sentences and batches.
         shuffle: False keeps the order of length and, within a bucket, of the split.
 
-    Raises ValueError when a sentence is longer than the last width admits.
+    Raises ValueError when a sentence is longer than the last width admits, or a wider batch is to
+    have more sentences.
     """
 
     def __init__(
         self,
         lengths: np.ndarray,
         widths: Sequence[int],
-        batch_size: int,
+        batch_size: int | Sequence[int],
         seed: int = 0,
         epoch: int = 0,
         shuffle: bool = True,
     ):
+        sizes = np.broadcast_to(batch_size, len(widths)).tolist()
+        if sizes != sorted(sizes, reverse=True):
+            # The last batch is as wide as its longest sentence, and must fit there.
+            raise ValueError(f"batch_size is {sizes}; a wider batch cannot have more sentences")
         needed = np.asarray(lengths, np.int64) + 1
         widths = np.asarray(widths, np.int64)
         if len(needed) and needed.max() > widths[-1]:
@@ -143,12 +149,12 @@ class EpochPlan(Sequence[PlannedBatch]):
         members = []
         bucket = np.searchsorted(widths, needed[order])
         waiting = np.zeros(len(order), bool)
-        for number in range(len(widths)):
+        for number, size in enumerate(sizes):
             waiting |= bucket == number
             positions = np.flatnonzero(waiting)
-            full = len(positions) - len(positions) % batch_size
+            full = len(positions) - len(positions) % size
             waiting[positions[:full]] = False
-            members.extend(order[positions[:full]].reshape(-1, batch_size))
+            members.extend(order[positions[:full]].reshape(-1, size))
         if shuffle:
             members = [members[number] for number in _permutation(random, len(members))]
         if waiting.any():
@@ -158,7 +164,7 @@ class EpochPlan(Sequence[PlannedBatch]):
             PlannedBatch(int(widths[np.searchsorted(widths, needed[indices].max())]), indices)
             for indices in members
         )
-        self.batch_size = batch_size
+        self.batch_sizes = dict(zip(widths.tolist(), sizes, strict=True))
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -200,7 +206,7 @@ def make_batch(
 def batches(split: Split, plan: EpochPlan, start: int = 0, every: int = 1) -> Iterator[Batch]:
     """The batches of a plan from number `start` on, or every so many of them."""
     for width, indices in plan[start::every]:
-        yield make_batch(split.sentences, width, indices, plan.batch_size)
+        yield make_batch(split.sentences, width, indices, plan.batch_sizes[width])
 
 
 def batch_dataset(
