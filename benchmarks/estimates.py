@@ -163,7 +163,7 @@ def picture(found: dict) -> bytes:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     styles = {
         "neg_elbo": ("#d9722e", "o-"),
@@ -187,6 +187,9 @@ def picture(found: dict) -> bytes:
                 label=title,
             )
         cell.set_yscale("log")
+        cell.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
+        cell.yaxis.set_major_formatter("{x:g}")
+        cell.yaxis.set_minor_formatter(ticker.NullFormatter())
         cell.set_title(name, fontsize=10)
         cell.set_xlabel("epoch")
         cell.grid(alpha=0.3, which="both")
