@@ -70,11 +70,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data_dir", metavar="PATH", help="folder or file of the corpus (data.dir)"
     )
-    parser.add_argument("--device_target", metavar="auto|CPU|GPU|Ascend", help="device (auto)")
+    parser.add_argument("--device_target", metavar="auto|CPU|GPU|Ascend", help="(device_target)")
     parser.add_argument("--device_id", type=int, metavar="N", help="number of the device")
     parser.add_argument("--precision", metavar="strict|fast", help="of matrix products on the CPU")
     parser.add_argument(
-        "--amp_level", metavar="O0|O2", help="mixed precision (model.amp_level, O0)"
+        "--amp_level", metavar="O0|O2", help="mixed precision (model.amp_level)"
     )
     parser.add_argument(
         "--set",
@@ -255,7 +255,7 @@ def _eval_parser() -> CommandParser:
     parser.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--split", choices=("valid", "test"), default="test", help="(test)")
     parser.add_argument(
-        "--samples", type=int, metavar="N", help="draws of z a sentence (eval.samples, 128)"
+        "--samples", type=int, metavar="N", help="draws of z a sentence (eval.samples)"
     )
     parser.add_argument(
         "--iw_samples",

@@ -125,7 +125,7 @@ class Train:
     critic_learning_rate: float = _option(1e-5, "(0, 10]")
     """Adam's learning rate of the critics."""
     critic_updates: int = _option(5, "[1, 1000]")
-    """Updates of the critics in a training step (k of Algorithm 1)."""
+    """Updates of the critics in a training step (Algorithm 1 has one, the release five)."""
     clip_norm: float = _option(5.0, "(0, 1e9]")
     """Norm to which gradients are clipped."""
     loss_scale: float | None = _option(None, "[1, 8.5e37]")

@@ -180,7 +180,7 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
 
 
 class CriticThenModel(JointStep):
-    """Algorithm 1: k updates of the critics on fixed codes, then one of the model against them.
+    """Algorithm 1: updates of the critics on fixed codes (it writes one), then one of the model.
 
     The sentence is encoded once: the critics read its codes as constants, and the encoder's
     gradient is pulled back through the same pass once the model's gradient at the codes is known.
@@ -188,7 +188,7 @@ class CriticThenModel(JointStep):
     Args:
         model, optimizer, groups, clip_norm, scaling: see :class:`JointStep`.
         critic_optimizer: of both critics.
-        critic_updates: k.
+        critic_updates: updates of the critics a step.
         decoder_parameters: how many of the optimizer's parameters, at the end, are the decoder's.
     """
 
