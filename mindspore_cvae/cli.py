@@ -73,9 +73,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device_target", metavar="auto|CPU|GPU|Ascend", help="(device_target)")
     parser.add_argument("--device_id", type=int, metavar="N", help="number of the device")
     parser.add_argument("--precision", metavar="strict|fast", help="of matrix products on the CPU")
-    parser.add_argument(
-        "--amp_level", metavar="O0|O2", help="mixed precision (model.amp_level)"
-    )
+    parser.add_argument("--amp_level", metavar="O0|O2", help="mixed precision (model.amp_level)")
     parser.add_argument(
         "--set",
         dest="overrides",
