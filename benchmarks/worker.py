@@ -177,14 +177,14 @@ def warm_round(once: Callable[[], int]) -> Round:
 def project_evaluation(case: Case) -> Round:
     model, settings = project_model(case), case.settings
     from mindspore_cvae.data.batches import bucket_widths
-    from mindspore_cvae.scoring import Evaluator
+    from mindspore_cvae.scoring import DRAWS_PER_CALL, Evaluator
 
     split = evaluated_split(case)
     widths = bucket_widths(split.lengths, settings.data.buckets)
     sizes = settings.eval.rows, settings.eval.tokens, settings.model.latent_size, 0
     evaluator = Evaluator(model, settings.slots, widths, *sizes)
     # A few draws compile every graph: their shapes do not depend on the number of draws.
-    evaluator.score(split, evaluator.draws_per_call)
+    evaluator.score(split, DRAWS_PER_CALL)
 
     def once() -> int:
         evaluator.score(split, SAMPLES)

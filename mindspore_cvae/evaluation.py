@@ -100,7 +100,7 @@ def evaluate(
     samples: int,
     sentences: int | None = None,
     iw_samples: int | None = None,
-    valid: Split | None = None,
+    tuning: Split | None = None,
     critic_sizes=None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """The metrics of a split, and the values of each sentence that they are means of.
@@ -111,7 +111,7 @@ def evaluate(
         samples: draws of z a sentence.
         sentences: only the first so many; None for all.
         iw_samples: draws of the importance-weighted bound; None leaves it out.
-        valid: split on which the bound's proposals are tuned; needed with ``iw_samples``.
+        tuning: another split, on which the bound's proposals are tuned; needed with ``iw_samples``.
         critic_sizes: a ``ModelConfig``, if fresh critics are to be fitted to the codes.
 
     Returns:
@@ -134,7 +134,7 @@ def evaluate(
             importance = without_latent(scores.reconstruction, iw_samples)
         else:
             sampler = ImportanceSampler(evaluator)
-            inflation = sampler.choose_inflation(valid, samples, iw_samples)
+            inflation = sampler.choose_inflation(tuning, samples, iw_samples)
             importance = sampler.score(split, scores, iw_samples, inflation)
         metrics |= importance_metrics(importance, tokens)
         values |= {"iw_nll": importance.nll, "ess": importance.effective_samples}
@@ -192,7 +192,7 @@ def evaluate_run(
         config.eval.samples,
         config.eval.max_sentences,
         iw_samples,
-        corpus.valid,
+        corpus.train if split == "valid" else corpus.valid,
         config.model if refit_critic else None,
     )
     metrics |= {

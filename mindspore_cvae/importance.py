@@ -1,8 +1,8 @@
 """Importance-weighted likelihood of every sentence under p(z) = N(0, I), for any posterior.
 
 The proposal is a Gaussian fitted to q(z|x), widened, and mixed with a little of the prior; draws
-are fresh. How much to widen is chosen on validation sentences, never on the split that is
-evaluated.
+are fresh. How much to widen is chosen on the sentences of another split than the evaluated one:
+the least of several estimates is no upper bound in expectation.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mindspore_cvae.data.corpus import Split
 from mindspore_cvae.progress import progress
 
 INFLATIONS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
-"""Standard deviations by which a fit is widened, among which validation chooses."""
+"""Standard deviations by which a fit is widened, among which the other split chooses."""
 PRIOR_SHARE = 0.05
 """Share of the draws that come from the prior."""
 CHOICE_SENTENCES = 64
-"""Validation sentences, the first ones, on which the inflation is chosen."""
+"""Of the other split, the first ones, on which the inflation is chosen."""
 CHOICE_DRAWS = 32
 """Draws of each of them; fewer where fewer are asked for."""
 
@@ -59,17 +59,19 @@ class ImportanceSampler:
     def __init__(self, evaluator):
         self.evaluator = evaluator
 
-    def choose_inflation(self, valid: Split, samples: int, draws: int) -> float:
-        """The inflation of lowest IW-NLL on the first validation sentences.
+    def choose_inflation(self, tuning: Split, samples: int, draws: int) -> float:
+        """The inflation of lowest IW-NLL on the first sentences of a split.
 
         Args:
-            valid: the validation split.
+            tuning: the split, which must not be the evaluated one.
             samples: draws of q(z|x) a sentence for fits that need them.
             draws: K of the evaluation to come.
         """
-        scores = self.evaluator.score(valid, samples, CHOICE_SENTENCES)
+        scores = self.evaluator.score(tuning, samples, CHOICE_SENTENCES)
         draws = min(draws, CHOICE_DRAWS)
-        means = [self.score(valid, scores, draws, inflation).nll.mean() for inflation in INFLATIONS]
+        means = [
+            self.score(tuning, scores, draws, inflation).nll.mean() for inflation in INFLATIONS
+        ]
         return INFLATIONS[int(np.argmin(means))]
 
     def score(self, split: Split, scores, draws: int, inflation: float) -> ImportanceScores:
@@ -83,8 +85,7 @@ class ImportanceSampler:
         """
         evaluator, total = self.evaluator, len(scores.tokens)
         mean, covariance = scores.fit
-        per_call = min(draws, evaluator.draws_per_call)
-        plan = evaluator.plan(split.lengths[:total], per_call)
+        plan = evaluator.plan(split.lengths[:total], draws)
         result = ImportanceScores(np.zeros(total), np.zeros(total), inflation, draws)
         bar = progress(f"importance sampling {split.name}", total, "sentences")
         for batch in batches(split, plan, evaluator.ranks.rank, evaluator.ranks.size):
@@ -99,6 +100,7 @@ class ImportanceSampler:
                 PRIOR_SHARE,
             )
             z = proposal.draw(self._noise(index, draws, mean.shape[1]))
+            per_call = evaluator.draws_of_call(batch.tokens.shape[1] - 1, draws)
             nll = self._likelihood(Tensor(batch.tokens), z, per_call)
             weights = bounds.log_weights(nll, z, proposal)[real]
             result.nll[batch.index[real]] = bounds.importance_weighted_nll(weights)

@@ -23,7 +23,7 @@ from mindspore_cvae.parallel import ALONE, Alone
 from mindspore_cvae.progress import progress
 
 DRAWS_PER_CALL = 16
-"""Draws of a sentence in one call of the decoder; the call's other rows are other sentences."""
+"""Draws of a sentence in one call of the decoder, at most; its other rows are other sentences."""
 KEPT_DRAWS = 8
 """Draws of a sentence that are kept, for the mutual information."""
 CRITIC_FIELDS = ("f_posterior", "exp_f_prior", "g_posterior", "exp_g_prior")
@@ -150,7 +150,7 @@ class Evaluator:
         slots: the resolved slots of its system.
         widths: of the length buckets, ascending.
         rows: of a call of the decoder, at most.
-        tokens: predicted in a call of the decoder, at most, unless one sentence has more.
+        tokens: predicted in a call of the decoder, at most, unless one draw of a sentence has more.
         latent_size: Z.
         seed: of the noise.
         ranks: the processes among which batches are dealt out; every one gets all scores.
@@ -185,21 +185,23 @@ class Evaluator:
         self.posterior = model.posterior
         self.before_batch: Callable[[], None] = lambda: None
 
-    @property
-    def draws_per_call(self) -> int:
-        """Draws of a sentence in one call, at most."""
-        return min(self.rows, DRAWS_PER_CALL)
-
     def draws_of(self, samples: int) -> int:
         """How many z a sentence the paper's protocol takes: one where q(z|x) is a Gaussian or a
         point, or where there is none."""
         return 1 if self.slots.posterior in ("deterministic", "gaussian", "none") else samples
 
+    def rows_of(self, width: int) -> int:
+        """Rows of a call with so many predicted tokens each. The logits, tokens by vocabulary, are
+        by far the largest array of a call, so that a wide one has fewer rows."""
+        return max(1, min(self.rows, self.tokens // width))
+
+    def draws_of_call(self, width: int, draws: int) -> int:
+        """How many of a sentence's draws one call takes."""
+        return min(draws, DRAWS_PER_CALL, self.rows_of(width))
+
     def plan(self, lengths: np.ndarray, draws: int) -> EpochPlan:
-        """Sentences of `lengths` words to calls with `draws` draws of each. The logits, tokens by
-        vocabulary, are by far the largest array of a call, so that a wide one has fewer rows."""
-        rows = [min(self.rows, self.tokens // width) for width in self.widths]
-        sizes = [max(1, number // draws) for number in rows]
+        """Which sentences, of `lengths` words and with `draws` draws each, share their calls."""
+        sizes = [self.rows_of(width) // self.draws_of_call(width, draws) for width in self.widths]
         return EpochPlan(lengths, self.widths, sizes, shuffle=False)
 
     def score(self, split: Split, samples: int, sentences: int | None = None) -> SentenceScores:
@@ -212,8 +214,7 @@ class Evaluator:
         """
         total = len(split) if sentences is None else min(sentences, len(split))
         samples = self.draws_of(samples)
-        per_call = min(samples, self.draws_per_call)
-        plan = self.plan(split.lengths[:total], per_call)
+        plan = self.plan(split.lengths[:total], samples)
         sums = np.zeros((total, 5))
         posterior_mean = np.zeros((total, self.latent_size))
         products = np.zeros((total, self.latent_size, self.latent_size))
@@ -231,6 +232,7 @@ class Evaluator:
                 parameters = np.zeros((total, q.shape[1]), np.float32)
             hidden[index], parameters[index] = h.asnumpy()[real], q.asnumpy()[real]
             own_noise, prior = self._noise(batch.index, samples)
+            per_call = self.draws_of_call(batch.tokens.shape[1] - 1, samples)
             for start in range(0, samples, per_call):
                 part = slice(start, start + per_call)
                 used = min(per_call, samples - start)
@@ -239,8 +241,8 @@ class Evaluator:
                 )
                 values = [output.asnumpy()[real, :used].astype(np.float64) for output in outputs]
                 codes = values.pop(1)
-                if start == 0:
-                    kept[index] = codes[:, : kept.shape[1]]
+                if start < kept.shape[1]:
+                    kept[index, part] = codes[:, : kept.shape[1] - start]
                 posterior_mean[index] += codes.sum(1) / samples
                 products[index] += codes.transpose(0, 2, 1) @ codes / samples
                 sums[index, : len(values)] += np.stack([value.sum(1) for value in values], 1)

@@ -422,15 +422,14 @@ class Trainer:
         """
         config, state = self.config, self.state
         started = time.monotonic()
-        valid = self.corpus.valid
         try:
             metrics, _ = evaluate(
                 self.evaluator,
-                valid,
+                self.corpus.valid,
                 config.eval.valid_samples,
                 config.eval.max_sentences,
                 config.eval.valid_iw_samples if config.train.select == "iw_nll" else None,
-                valid,
+                self.corpus.train,
             )
         except _ToldToEnd:
             return

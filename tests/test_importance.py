@@ -117,7 +117,7 @@ def test_an_autoencoder_has_the_bound_and_no_exact_kl():
     evaluator = evaluator_of("deterministic", 2)
     part = split(copies=COPIES)
     truth = np.repeat(integrated_nll(evaluator, split()), COPIES)
-    metrics, values = evaluate(evaluator, part, 16, iw_samples=128, valid=split(4, seed=1))
+    metrics, values = evaluate(evaluator, part, 16, iw_samples=128, tuning=split(4, seed=1))
     gap, error = mean_and_error(values["iw_nll"] - truth)
     # The fit is a point, so its proposal is a ball, and the bound looser than with a fitted shape.
     assert -4 * error < gap < 0.3
@@ -133,9 +133,9 @@ def test_numbers_do_not_depend_on_how_draws_are_cut_into_calls():
     part = split(5)
     reference, *others = (
         without_nulls(
-            evaluate(evaluator_of("mlp", 2, **cut), part, 24, iw_samples=40, valid=split(4))[0]
+            evaluate(evaluator_of("mlp", 2, **cut), part, 24, iw_samples=40, tuning=split(4))[0]
         )
-        for cut in ({"rows": 320}, {"rows": 33}, {"rows": 320, "tokens": 17 * WIDTH})
+        for cut in ({"rows": 320}, {"rows": 33}, {"rows": 3}, {"rows": 320, "tokens": 17 * WIDTH})
     )
     for metrics in others:
         assert metrics == pytest.approx(reference, rel=2e-5, abs=2e-5)
@@ -143,9 +143,11 @@ def test_numbers_do_not_depend_on_how_draws_are_cut_into_calls():
 
 def test_a_call_predicts_no_more_tokens_than_it_may():
     evaluator = evaluator_of("mlp", 2, rows=64, tokens=100)
-    evaluator.widths = (2, 5, 9)
-    plan = evaluator.plan(np.array([1] * 70 + [4] * 30 + [8] * 3 + [1]), draws=10)
-    assert plan.batch_sizes == {2: 5, 5: 2, 9: 1}
+    evaluator.widths = (2, 5, 9, 101)
+    plan = evaluator.plan(np.array([1] * 70 + [4] * 30 + [8] * 3 + [1]), draws=12)
+    draws = {width: evaluator.draws_of_call(width, 12) for width in evaluator.widths}
+    assert draws == {2: 12, 5: 12, 9: 11, 101: 1}
+    assert plan.batch_sizes == {2: 4, 5: 1, 9: 1, 101: 1}
     assert sorted(np.concatenate([indices for _, indices in plan])) == list(range(104))
 
 
@@ -153,12 +155,12 @@ def test_inflation_is_chosen_on_validation_and_never_on_the_evaluated_split():
     evaluator = evaluator_of("affine", 2)
     chosen = ImportanceSampler(evaluator).choose_inflation(split(4, seed=9), 16, 32)
     for seed in range(3):
-        metrics, _ = evaluate(evaluator, split(3, seed), 16, iw_samples=32, valid=split(4, seed=9))
+        metrics, _ = evaluate(evaluator, split(3, seed), 16, iw_samples=32, tuning=split(4, seed=9))
         assert metrics["iw_inflation"] == chosen
 
 
 def test_fewer_noise_than_latent_dimensions_have_no_exact_kl_but_a_bound():
     evaluator = evaluator_of("affine", 3, noise_size=2)
-    metrics, _ = evaluate(evaluator, split(), 16, iw_samples=32, valid=split(4, seed=9))
+    metrics, _ = evaluate(evaluator, split(), 16, iw_samples=32, tuning=split(4, seed=9))
     assert metrics["kl_exact"] is None and metrics["mi_exact"] is None
     assert np.isfinite(metrics["iw_nll"])

@@ -9,6 +9,7 @@ from mindspore_cvae import config as configuration
 from mindspore_cvae import devices
 from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.evaluation import evaluate_run
+from mindspore_cvae.importance import ImportanceSampler
 from mindspore_cvae.systems import SYSTEMS
 from mindspore_cvae.trainer import train
 
@@ -24,7 +25,9 @@ SETTINGS = [
     "train.critic_learning_rate=1e-3",
     "data.buckets=2",
     "data.batch_size=64",
+    "train.select=iw_nll",
     "eval.valid_samples=2",
+    "eval.valid_iw_samples=2",
     "eval.samples=8",
     f"eval.max_sentences={SENTENCES}",
 ]
@@ -45,7 +48,14 @@ def corpus():
     "system",
     [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in SYSTEMS],
 )
-def test_importance_weighted_nll_is_not_below_the_truth(system, corpus, tmp_path):
+def test_importance_weighted_nll_is_not_below_the_truth(system, corpus, tmp_path, monkeypatch):
+    tuned, choose = [], ImportanceSampler.choose_inflation
+
+    def spy(self, tuning, *sizes):
+        tuned.append(tuning.name)
+        return choose(self, tuning, *sizes)
+
+    monkeypatch.setattr(ImportanceSampler, "choose_inflation", spy)
     steps = SLOW_STEPS.get(system, 150)
     config = configuration.load(None, [*SETTINGS, f"train.max_steps={steps}"], system=system)
     train(config, tmp_path / "run", corpus=corpus, device="CPU")
@@ -53,6 +63,8 @@ def test_importance_weighted_nll_is_not_below_the_truth(system, corpus, tmp_path
     metrics, values = evaluate_run(
         tmp_path / "run", config, corpus, "test", "last", DRAWS, refit_critic=is_affine
     )
+    # The least of several estimates is no bound: no split chooses among its own.
+    assert tuned == ([] if system == "lstm_lm" else ["train", "valid"])
     excess = values["iw_nll"] - values["true_nll"]
     error = excess.std() / np.sqrt(SENTENCES)
     assert metrics["iw_nll"] == pytest.approx(values["iw_nll"].mean())
@@ -64,3 +76,17 @@ def test_importance_weighted_nll_is_not_below_the_truth(system, corpus, tmp_path
     if is_affine:
         # A fresh critic's reading is a lower bound of the KL, and not an idle one.
         assert 1.0 < metrics["kl_refit"] < metrics["kl_exact"] + 3 * metrics["kl_refit_error"]
+
+
+def test_validation_does_not_tune_its_own_bound(corpus, tmp_path, monkeypatch):
+    tuned = []
+    monkeypatch.setattr(
+        ImportanceSampler,
+        "choose_inflation",
+        lambda self, tuning, *sizes: tuned.append(tuning.name) or 1.0,
+    )
+    settings = [*SETTINGS, "train.max_steps=1", "eval.max_sentences=8", "data.buckets=1"]
+    config = configuration.load(None, settings, system="vae")
+    train(config, tmp_path / "run", corpus=corpus, device="CPU")
+    evaluate_run(tmp_path / "run", config, corpus, "valid", "last", 2)
+    assert tuned == ["train", "train"]
