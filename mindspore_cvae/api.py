@@ -267,7 +267,7 @@ class ContrastiveVAE:
         if not ids:
             raise InputError("no sentence to score")
         split = Split("given", "given sentences", ids, np.arange(1, len(ids) + 1), {})
-        samples = self.config.eval.samples if samples is None else samples
+        samples = self._samples(samples)
         scores = self._evaluator.score(split, samples)
         kl, _ = kl_columns(scores, self.config.slots)
         neg_elbo = None if kl is None else estimators.negative_elbo(scores.reconstruction, kl)
@@ -281,9 +281,14 @@ class ContrastiveVAE:
     def _encode(
         self, sentences: list[np.ndarray], samples: int | None = None, seed: int = 0
     ) -> np.ndarray:
-        if samples is None and not self._encoder.has_closed_form:
-            samples = self.config.eval.samples
+        if samples is not None or not self._encoder.has_closed_form:
+            samples = self._samples(samples)
         return self._encoder(sentences, samples, seed)
+
+    def _samples(self, samples: int | None) -> int:
+        if samples is not None and samples < 1:
+            raise InputError(f"samples must be 1 or more, not {samples}")
+        return self.config.eval.samples if samples is None else samples
 
     def _corpus(self) -> Corpus:
         return load_corpus(self.config.data, self.vocabulary)

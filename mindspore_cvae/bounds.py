@@ -88,9 +88,12 @@ def aggregated_log_density(posterior: GaussianPosterior, z: np.ndarray) -> np.nd
 
 def _common_squares(posterior: GaussianPosterior, z: np.ndarray) -> np.ndarray:
     """(z - mu_n)^T S^-1 (z - mu_n) of all pairs under one covariance. (M, Z) -> (M, N)."""
-    factor = np.linalg.cholesky(np.linalg.inv(posterior.covariance[0]))
+    # The inverse of an ill-conditioned S may not be positive in floating point; S itself is.
+    factor = np.linalg.cholesky(posterior.covariance[0])
     centre = posterior.mean.mean(0)
-    draws, means = (z - centre) @ factor, (posterior.mean - centre) @ factor
+    draws, means = (
+        np.linalg.solve(factor, (points - centre).T).T for points in (z, posterior.mean)
+    )
     return (draws**2).sum(1)[:, None] - 2.0 * draws @ means.T + (means**2).sum(1)
 
 

@@ -316,6 +316,13 @@ def positive(text: str) -> int:
     return value
 
 
+def seed(text: str) -> int:
+    """The type of an option that takes a seed, 0 to 2^32 - 1."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
 def _tab_separated(values: dict) -> str:
     """Columns as tab-separated text, one row a sentence, with their names in the first row."""
     rows = zip(*(column.tolist() for column in values.values()), strict=True)

@@ -56,7 +56,8 @@ def collect(exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], settings: Mappi
     for row, row_jobs in jobs.items():
         states = {job: training_of(job) for job in row_jobs}
         done = [job for job in row_jobs if states[job].is_complete]
-        ready = [job for job in done if has_results(job, exhibit.kind)]
+        generated = settings.get("generated")
+        ready = [job for job in done if has_results(job, exhibit.kind, generated=generated)]
         for job in row_jobs:
             if job not in done:
                 state = states[job]

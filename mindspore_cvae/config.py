@@ -697,6 +697,11 @@ _CONTRADICTIONS = (
         "L_SQ needs critics, so a divergence joint_dual or marginal_dual",
     ),
     (
+        lambda c: c.slots.divergence_sign == "printed" and c.slots.critic_loss == "dual",
+        ("slots.divergence_sign", "slots.critic_loss"),
+        "the printed sign is that of a circle loss (Eq. 15, 19)",
+    ),
+    (
         lambda c: c.slots.divergence == "gaussian_kl" and c.slots.posterior != "gaussian",
         ("slots.divergence", "slots.posterior"),
         "the closed form gaussian_kl needs the posterior gaussian",

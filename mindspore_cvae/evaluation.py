@@ -11,9 +11,10 @@ from mindspore_cvae import bounds, estimators
 from mindspore_cvae.config import Config
 from mindspore_cvae.data.batches import corpus_widths
 from mindspore_cvae.data.corpus import Corpus, Split, true_scores
+from mindspore_cvae.errors import InputError
 from mindspore_cvae.importance import ImportanceSampler, ImportanceScores, without_latent
 from mindspore_cvae.loading import load_run
-from mindspore_cvae.refit import refitted_kl
+from mindspore_cvae.refit import FEWEST, refitted_kl
 from mindspore_cvae.scoring import Evaluator, SentenceScores, gaussian_moments
 
 
@@ -120,9 +121,15 @@ def evaluate(
         ``tokens``, ``samples`` (as asked for), ``draws`` (taken a sentence: one where q(z|x) is a
         Gaussian or a point), and on a corpus whose probabilities are known ``true_nll`` and
         ``true_ppl``. Then arrays (N,) by name.
+
+    Raises:
+        InputError: there are too few sentences to fit fresh critics to.
     """
+    total = len(split) if sentences is None else min(sentences, len(split))
+    if critic_sizes is not None and total < FEWEST:
+        raise InputError(f"fresh critics need {FEWEST} sentences, and {split.name} has {total}")
     scores = evaluator.score(split, samples, sentences)
-    total, tokens = len(scores.tokens), int(scores.tokens.sum())
+    tokens = int(scores.tokens.sum())
     metrics = paper_metrics(scores, evaluator.slots) | valid_metrics(scores, evaluator.slots)
     values = {"line": split.lines[:total], "tokens": scores.tokens, "rec": scores.reconstruction}
     kl, kl_z = kl_columns(scores, evaluator.slots)
@@ -169,8 +176,8 @@ def evaluate_run(
         refit_critic: whether fresh critics are fitted to the codes.
 
     Returns:
-        What :func:`evaluate` returns, the metrics with ``system``, ``split``, ``checkpoint``,
-        ``step``, ``precision`` and ``amp_level``.
+        What :func:`evaluate` returns, the metrics with ``system``, ``split``,
+        ``max_sentences``, ``checkpoint``, ``step``, ``precision`` and ``amp_level``.
 
     Raises:
         InputError: there is no good checkpoint.
@@ -198,6 +205,7 @@ def evaluate_run(
     metrics |= {
         "system": config.system,
         "split": split,
+        "max_sentences": config.eval.max_sentences,
         "checkpoint": loaded.checkpoint,
         "step": loaded.step,
         "precision": config.precision,

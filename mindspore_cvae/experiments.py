@@ -235,7 +235,11 @@ TABLE_4 = Exhibit(
         Row("AE", PTB["ae"], _perplexities(672, 2589)),
         Row(
             "beta_0 VAE",
-            Run("ptb", "vae", "beta0", ("slots.beta=zero", "slots.beta_max=0")),
+            # What it minimises is the reconstruction; its KL grows from the first epoch.
+            Run(
+                *("ptb", "vae", "beta0"),
+                ("slots.beta=zero", "slots.beta_max=0", "train.select=rec"),
+            ),
             _perplexities(625, 1897),
         ),
         Row("beta_0.5 VAE", PTB["beta_vae"], _perplexities(939, 4078)),

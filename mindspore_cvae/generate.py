@@ -15,11 +15,11 @@ import numpy as np
 
 from mindspore_cvae import runs
 from mindspore_cvae.api import ContrastiveVAE, interpolation_weights
-from mindspore_cvae.cli import add_settings, settings
+from mindspore_cvae.cli import add_settings, seed, settings
 from mindspore_cvae.config import Config
 from mindspore_cvae.data import Vocabulary
 from mindspore_cvae.data.sentences import number_sentences
-from mindspore_cvae.data.text import read_text
+from mindspore_cvae.data.text import decode_text, read_text
 from mindspore_cvae.decoding import METHODS, Decoding
 from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.files import write_atomically
@@ -73,7 +73,7 @@ def _count(command: argparse.ArgumentParser) -> None:
 
 
 def _seed(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws (0)")
+    command.add_argument("--seed", type=seed, default=0, metavar="N", help="of all draws (0)")
 
 
 def _decoding(default: str) -> Callable[[argparse.ArgumentParser], None]:
@@ -133,7 +133,7 @@ def _generate(argv: Sequence[str] | None) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse what needs neither the run nor mindspore to be refused."""
-    for name, lowest in (("n", 0), ("seed", 0), ("k", 1), ("steps", 2)):
+    for name, lowest in (("n", 0), ("k", 1), ("steps", 2)):
         value = getattr(arguments, name, lowest)
         if value < lowest:
             raise InputError(f"--{name} must be {lowest} or more, not {value}")
@@ -172,10 +172,7 @@ def _read_sentences(arguments: argparse.Namespace, config: Config) -> list[str]:
 def _standard_input() -> str:
     if sys.stdin.isatty():
         raise InputError("no sentences: give them as arguments, with --input FILE, or by a pipe")
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"standard input is not UTF-8 text (byte {error.start})") from None
+    return decode_text(sys.stdin.buffer.read(), "standard input")
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from mindspore import Tensor, nn, ops
 from mindspore_cvae import noise
 from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, UNKNOWN
 from mindspore_cvae.decoding import Decoding
-from mindspore_cvae.loading import load_run
+from mindspore_cvae.loading import LoadedRun
 from mindspore_cvae.progress import progress
 
 IMPOSSIBLE = -1e30
@@ -313,30 +313,27 @@ def prior_codes(count: int, latent_size: int, seed: int) -> np.ndarray:
 
 
 def sample_texts(
-    run_folder,
+    run: LoadedRun,
     n: int,
     decoding: str = "sample",
     *,
     seed: int = 0,
     max_words: int | None = None,
-    checkpoint: str = "best",
     **options,
 ) -> list[str]:
-    """Sentences of a run's model from the prior. The device must have been chosen before.
+    """Sentences of a run's model from the prior.
 
     Args:
-        run_folder: the run.
+        run: the run.
         n: how many.
         decoding: ``sample``, ``greedy`` or ``beam``.
         seed: of z and of the draws of words.
         max_words: longest sentence; None takes the run's ``data.max_words``.
-        checkpoint: ``best`` or ``last``.
         options: further fields of :class:`Decoding`.
 
     Returns:
         n texts, words separated by a blank.
     """
-    run = load_run(run_folder, checkpoint)
     if max_words is None:
         max_words = run.config.data.max_words
     decode = SentenceDecoder(run.model.decoder, run.config.eval.rows)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindspore_cvae import devices, runs
-from mindspore_cvae.cli import add_settings, settings
+from mindspore_cvae.cli import add_settings, positive, seed, settings
 from mindspore_cvae.data import Vocabulary, load_corpus
 from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.files import write_atomically
@@ -354,13 +354,6 @@ def evaluate(
     return {**measure(protocol, generated, real, vocabulary, order), "max_words": longest}
 
 
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; see the module's first lines. Raises what :func:`measure` raises."""
     parser = CommandParser(
@@ -378,12 +371,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "sentences as the training split has (both; the first one's numbers stand at the top)",
     )
     parser.add_argument(
-        "--n", type=_at_least_one, metavar="N", help="generated sentences, for every protocol"
+        "--n", type=positive, metavar="N", help="generated sentences, for every protocol"
     )
     parser.add_argument(
         "--order", type=int, choices=range(2, 7), default=ORDER, help=f"longest n-gram ({ORDER})"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the sentences (0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the sentences (0)")
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), default="best", help="which one (best)"
     )
@@ -402,18 +395,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     devices.apply_precision(config.precision)
     from mindspore_cvae.generation import sample_texts
+    from mindspore_cvae.loading import load_run
 
     devices.choose(config.device_target, config.device_id)
+    run = load_run(folder, arguments.checkpoint, config)
 
     def generate(count: int, decoding: str, max_words: int) -> list[str]:
-        return sample_texts(
-            folder,
-            count,
-            decoding,
-            seed=arguments.seed,
-            max_words=max_words,
-            checkpoint=arguments.checkpoint,
-        )
+        return sample_texts(run, count, decoding, seed=arguments.seed, max_words=max_words)
 
     results = {}
     for name in arguments.protocol:
@@ -424,7 +412,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             "protocol": name,
             **result,
             "seed": arguments.seed,
-            "checkpoint": arguments.checkpoint,
+            "checkpoint": run.checkpoint,
+            "step": run.step,
+            "n": arguments.n,
         }
         print(
             "{}: forward {forward_ppl:.2f}; reverse {reverse_ppl_test:.2f} on test and "

@@ -73,9 +73,7 @@ def training_of(job: Job) -> Training:
     """
     if job.config is None:
         toy = runs.read_metrics(job.folder, TOY)
-        # A toy may end early once its categories are separated.
-        is_whole = toy.get("iterations", 0) >= job.iterations
-        is_complete = is_whole or toy.get("iterations_to_99") is not None
+        is_complete = toy.get("iterations", 0) >= job.iterations
         saved = job.folder / runs.CHECKPOINTS
         done = max(checkpoints.steps(saved), default=0)
         share = 1.0 if is_complete else min(done / job.iterations, 1.0)
@@ -150,25 +148,30 @@ def interpolation(job: Job) -> list[dict]:
     return rows if all(isinstance(row, dict) for row in rows) else []
 
 
-def has_results(job: Job, kind: str, iw_samples: int = 0) -> bool:
-    """Whether a completed training has what an exhibit of a kind reads besides.
+def has_results(job: Job, kind: str, iw_samples: int = 0, generated: int | None = None) -> bool:
+    """Whether a completed training has what an exhibit of a kind reads besides, made as the job's
+    settings say.
 
     Args:
         job: the job.
         kind: of the exhibit.
-        iw_samples: draws of the importance-weighted bound that the metrics must have; 0 takes
-            whatever is there, and any number of draws of z.
+        iw_samples: draws of the importance-weighted bound that the metrics must have; 0 takes any
+            number, and none.
+        generated: sentences that language models must have read; None for the protocols' own
+            numbers.
     """
     if kind in ("metrics", "sweep"):
-        metrics = test_metrics(job)
-        if not iw_samples:
-            return bool(metrics)
-        wanted = (iw_samples, job.config.eval.samples)
-        return wanted == (metrics.get("iw_samples"), metrics.get("samples"))
+        metrics, settings = test_metrics(job), job.config.eval
+        wanted = {"samples": settings.samples, "max_sentences": settings.max_sentences}
+        if iw_samples:
+            wanted["iw_samples"] = iw_samples
+        return bool(metrics) and all(metrics.get(key) == value for key, value in wanted.items())
     if kind == "interpolation":
         return bool(interpolation(job)) and not _is_older(job, INTERPOLATION)
     if kind == "ngram":
-        return bool(runs.read_metrics(job.folder, NGRAM)) and not _is_older(job, NGRAM)
+        document = runs.read_metrics(job.folder, NGRAM)
+        is_wanted = bool(document) and document.get("n") == generated
+        return is_wanted and not _is_older(job, NGRAM)
     return True
 
 

@@ -16,6 +16,8 @@ from mindspore_cvae.networks import Critic
 from mindspore_cvae.progress import progress
 from mindspore_cvae.steps import adam
 
+FEWEST = 3
+"""Sentences, at least: one to fit to, one to choose by, one to read."""
 UPDATES = 3000
 """Updates of the fresh critics."""
 ROWS = 256
@@ -95,7 +97,7 @@ def refitted_kl(
     # A quarter of the fitting half says which of the critics along the way is kept.
     held_out, fit = fit[::4], np.setdiff1d(fit, fit[::4])
     weight = Tensor(np.ones(ROWS, np.float32))
-    best, kept = -np.inf, None
+    best, kept = -np.inf, [p.asnumpy().copy() for p in critics.get_parameters()]
     bar = progress("refitting critics", updates, "updates")
     for update in range(updates):
         rows = source.integers(0, len(fit), ROWS)

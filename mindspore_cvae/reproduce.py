@@ -241,18 +241,26 @@ def _settings(exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], options) -> d
     said = ", ".join(places)
     if options.overrides:
         said += f", with {' '.join(options.overrides)}"
+    if options.generated and exhibit.kind == "ngram":
+        said += f", with --generated {options.generated}"
     changed = [pair.partition("=")[0] for pair in options.overrides]
     is_comparable = (
         options.config is None
         and set(changed) <= set(HARMLESS)
         and options.iterations == TOY_ITERATIONS
+        and options.generated is None
     )
     return {
         "trained_on": said,
         "seeds": list(options.seeds),
         "is_comparable": is_comparable,
         "iw_samples": options.iw_samples,
+        "generated": options.generated,
     }
+
+
+def _has_results(job: Job, kind: str, options: argparse.Namespace) -> bool:
+    return has_results(job, kind, options.iw_samples, options.generated)
 
 
 def unique(jobs: Mapping[Row, Sequence[Job]]) -> list[Job]:
@@ -288,7 +296,12 @@ def result_stage(job: Job, kind: str, options: argparse.Namespace) -> Stage | No
     run = ("--run", str(job.folder))
     if kind in ("metrics", "sweep"):
         importance = ("--iw_samples", str(options.iw_samples)) if options.iw_samples else ()
-        return Stage("evaluation", "eval.py", (*run, *importance))
+        # The run's own values may be those of another call.
+        settings = [
+            f"eval.{name}={configuration.shown(getattr(job.config.eval, name))}"
+            for name in ("samples", "max_sentences")
+        ]
+        return Stage("evaluation", "eval.py", (*run, *importance, "--set", *settings))
     if kind == "ngram":
         count = ("--n", str(options.generated)) if options.generated else ()
         return Stage("5-gram language models", "-m mindspore_cvae.ngram", (*run, *count))
@@ -317,7 +330,7 @@ def dry_run(
             done = f" from {training.share:.0%}" if training.is_begun else ""
             stages.append(f"train{done}, {took}")
         stage = result_stage(job, exhibit.kind, options)
-        is_made = training.is_complete and has_results(job, exhibit.kind, options.iw_samples)
+        is_made = training.is_complete and _has_results(job, exhibit.kind, options)
         if stage is not None and not is_made:
             stages.append(stage.title)
         said = "; ".join(stages) if stages else "finished"
@@ -382,7 +395,7 @@ def _finish(job: Job, kind: str, options, deadline: float | None, reasons: dict[
             reasons[job.name] = "training ended early"
             return
     stage = result_stage(job, kind, options)
-    if stage is None or has_results(job, kind, options.iw_samples):
+    if stage is None or _has_results(job, kind, options):
         return
     if kind == "interpolation":
         write_atomically(job.folder / PAIR, "".join(f"{text}\n" for text in pair_of(job)))

@@ -152,7 +152,7 @@ def run(experiment: Experiment, folder: Path) -> dict:
                 }
             )
         _train(experiment, trainer, so_far, folder)
-        result = _result(experiment, so_far)
+        result = _result(experiment, so_far, _at_the_end(experiment, trainer, so_far))
         save_snapshots(folder, labels_of(experiment.categories), so_far.snapshots)
         write_atomically(folder / RESULT, json.dumps(result, indent=1, allow_nan=False) + "\n")
         draw([folder], folder / PICTURE)
@@ -223,7 +223,7 @@ def _train(experiment: Experiment, trainer, so_far: Progress, folder: Path) -> N
                 so_far.timed_iterations += stop - start
             compiled.add(stop - start)
             so_far.iteration = stop
-            if stop % MEASURE_EVERY == 0 or stop == experiment.iterations:
+            if stop % MEASURE_EVERY == 0:
                 _look(experiment, trainer, so_far, labels)
                 separability = so_far.curve[-1]["separability"]
                 bar.set_postfix_str(f"separability {separability:.3f}", refresh=False)
@@ -233,8 +233,15 @@ def _train(experiment: Experiment, trainer, so_far: Progress, folder: Path) -> N
                 _save(experiment, trainer, so_far, folder)
     finally:
         bar.close()
-    if so_far.iteration not in so_far.snapshots:
-        so_far.snapshots[so_far.iteration] = np.split(trainer.encode(labels), 2)[1]
+
+
+def _at_the_end(experiment: Experiment, trainer, so_far: Progress) -> dict[str, float]:
+    """The last iteration's numbers, and its picture. They do not join the curve, whose points a run
+    that goes on would not have."""
+    labels = np.tile(labels_of(experiment.categories), 2)
+    z = trainer.encode(labels)
+    so_far.snapshots.setdefault(so_far.iteration, np.split(z, 2)[1])
+    return measure(z, experiment.categories)
 
 
 def _look(experiment: Experiment, trainer, so_far: Progress, labels: np.ndarray) -> None:
@@ -261,7 +268,7 @@ def _save(experiment: Experiment, trainer, so_far: Progress, folder: Path) -> No
     )
 
 
-def _result(experiment: Experiment, so_far: Progress) -> dict:
+def _result(experiment: Experiment, so_far: Progress, last: dict[str, float]) -> dict:
     def milliseconds(seconds: float) -> float | None:
         return 1000.0 * seconds / so_far.timed_iterations if so_far.timed_iterations else None
 
@@ -271,7 +278,7 @@ def _result(experiment: Experiment, so_far: Progress) -> dict:
         "seed": experiment.seed,
         "batch_size": TOY_SYSTEMS[experiment.system].batch_size(experiment.categories),
         "iterations": so_far.iteration,
-        **{name: value for name, value in so_far.curve[-1].items() if name != "iteration"},
+        **last,
         "iterations_to_99": so_far.iterations_to_99(),
         "milliseconds_per_iteration": milliseconds(so_far.seconds),
         "cpu_milliseconds_per_iteration": milliseconds(so_far.cpu_seconds),

@@ -156,6 +156,12 @@ def test_nearest_names_a_sentence_once(tmp_path):
     ]
 
 
+def test_no_draws_are_refused(model):
+    for call in (model.score, model.encode):
+        with pytest.raises(InputError, match="samples must be 1 or more, not 0"):
+            call(SENTENCES, samples=0)
+
+
 @pytest.mark.parametrize("system", ["cvae_plus_mi", "vae", "ae"])
 def test_scores_are_those_of_the_evaluation(runs_of, system):
     model = ContrastiveVAE.load(runs_of(system))

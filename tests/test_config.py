@@ -299,6 +299,7 @@ CONTRADICTIONS = [
     ),
     ("ivae", ["slots.divergence=gaussian_kl"], "needs the posterior gaussian"),
     ("ae", ["slots.divergence=gaussian_kl"], "needs the posterior gaussian"),
+    ("ivae", ["slots.divergence_sign=printed"], "that of a circle loss"),
     ("ivae", ["slots.step=joint"], "needs the step critic_then_model"),
     ("vae", ["slots.step=critic_then_model"], "needs critics"),
     ("ae", ["slots.step=aggressive"], "need the divergence gaussian_kl"),

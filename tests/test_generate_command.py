@@ -153,7 +153,8 @@ def test_unknown_words_alone_are_no_error(call):
     ("arguments", "message"),
     [
         (["sample", "--n", "-1"], "--n must be 0 or more"),
-        (["sample", "--seed", "-1"], "--seed must be 0 or more"),
+        (["sample", "--seed", "-1"], "--seed: '-1' is not a whole number from 0 to 4294967295"),
+        (["sample", "--seed", str(2**32)], "--seed: '4294967296' is not"),
         (["sample", "--temperature", "0"], "temperature must be"),
         (["sample", "--top_p", "2"], "top_p must be"),
         (["sample", "--max_words", "0"], "max_words must be"),
@@ -191,7 +192,17 @@ def test_bad_lines_of_a_file_are_named(call, tmp_path, typed):
     assert f"no sentence in {file}" in call("reconstruct", "--input", file)[2]
     typed(b"the \xff market\n")
     code, _, errors = call("reconstruct")
-    assert code == 2 and "standard input is not UTF-8" in errors
+    assert code == 2 and "standard input, line 1: bytes that are not UTF-8" in errors
+    typed(b"the market\n\0\n")
+    assert "standard input, line 2: a NUL byte" in call("reconstruct")[2]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_word(call, typed):
+    told = []
+    for start in (b"", b"\xef\xbb\xbf"):
+        typed(start + b"the market fell\n")
+        told.append(call("reconstruct"))
+    assert told[0] == told[1] and told[0][0] == 0
 
 
 def test_what_is_no_run_is_refused(call, tmp_path):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -228,21 +229,26 @@ def run_folder(tmp_path):
 
 
 def test_command_writes_both_protocols(kenlm_programs, run_folder, monkeypatch, capsys):
-    from mindspore_cvae import devices, generation
+    from mindspore_cvae import devices, generation, loading
 
     asked = []
 
-    def sample_texts(folder, n, decoding, *, seed, max_words, checkpoint):
-        asked.append((Path(folder), n, decoding, seed, max_words, checkpoint))
+    def load_run(folder, checkpoint, config):
+        return SimpleNamespace(folder=folder, checkpoint="last", step=7, config=config)
+
+    def sample_texts(run, n, decoding, *, seed, max_words):
+        assert run.config.eval.rows == 5
+        asked.append((run.folder, n, decoding, seed, max_words))
         return [GENERATED[number % 4] for number in range(n)]
 
+    monkeypatch.setattr(loading, "load_run", load_run)
     monkeypatch.setattr(generation, "sample_texts", sample_texts)
     monkeypatch.setattr(devices, "choose", lambda target, number: "CPU")
-    ngram.main(["--run", str(run_folder), "--seed", "5"])
+    ngram.main(["--run", str(run_folder), "--seed", "5", "--set", "eval.rows=5"])
     # The longest training sentence has 4 words; the training split has 3 sentences.
     assert asked == [
-        (run_folder, 1280, "greedy", 5, 80, "best"),
-        (run_folder, 3, "sample", 5, 4, "best"),
+        (run_folder, 1280, "greedy", 5, 80),
+        (run_folder, 3, "sample", 5, 4),
     ]
     written = json.loads((run_folder / ngram.RESULT).read_text())
     released, sampled = written["protocols"]["released"], written["protocols"]["sampled"]
@@ -254,6 +260,8 @@ def test_command_writes_both_protocols(kenlm_programs, run_folder, monkeypatch, 
     assert (released["reverse_split"], sampled["reverse_split"]) == ("train", "test")
     for result in (released, sampled):
         assert result["order"] == 5
+        # What was read, where no checkpoint was the best.
+        assert (result["checkpoint"], result["step"], result["n"]) == ("last", 7, None)
         assert {"unk", "end_of_sentence", "smoothing", "max_words", "seed"} <= result.keys()
     assert "released: forward" in capsys.readouterr().out
 

@@ -9,6 +9,9 @@ import pytest
 
 from mindspore_cvae import bounds, devices
 from mindspore_cvae.bounds import GaussianPosterior
+from mindspore_cvae.data.corpus import Split
+from mindspore_cvae.errors import InputError
+from mindspore_cvae.evaluation import evaluate
 from mindspore_cvae.refit import refitted_kl
 
 SIZES = SimpleNamespace(critic_size=48, critic_layers=2)
@@ -30,6 +33,16 @@ def case(request):
     codes = posterior.mean[:, None] + random.normal(size=(1200, 8, 2)) @ from_noise.T
     result = refitted_kl(h, codes.astype(np.float32), SIZES, seed=0, updates=700)
     return request.param, bounds.gaussian_kl(posterior)[1::2].mean(), result
+
+
+def test_three_sentences_are_enough_and_two_are_refused():
+    random = np.random.default_rng(1)
+    h, codes = random.normal(size=(3, 3)), random.normal(size=(3, 8, 2))
+    result = refitted_kl(h.astype(np.float32), codes.astype(np.float32), SIZES, 0, updates=1)
+    assert all(np.isfinite(value) for value in result.values())
+    split = Split("test", "none", [np.array([4])] * 9, np.arange(9), {})
+    with pytest.raises(InputError, match="fresh critics need 3 sentences, and test has 2"):
+        evaluate(None, split, 1, sentences=2, critic_sizes=SIZES)
 
 
 def test_reading_never_exceeds_the_exact_kl_beyond_noise(case):

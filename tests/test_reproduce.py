@@ -277,13 +277,38 @@ def test_results_that_are_older_than_the_best_checkpoint_do_not_count(job, tmp_p
     assert not progression.has_results(job, "metrics")
     for kind, name in (("ngram", "ngram.json"), ("interpolation", "interpolation.jsonl")):
         assert not progression.has_results(job, kind)
-        (job.folder / name).write_text('{"protocols": {}}\n')
+        (job.folder / name).write_text('{"protocols": {}, "n": null}\n')
         assert progression.has_results(job, kind)
         pointer = job.folder / "checkpoints" / "best.json"
         for seconds, expected in ((60, False), (-60, True)):
             pointer.write_text("{}")
             os.utime(pointer, (time.time() + seconds,) * 2)
             assert progression.has_results(job, kind) == expected
+
+
+def test_results_of_other_sentences_or_draws_do_not_count(tmp_path):
+    arguments = ("table-1", tmp_path, "--systems", "cvae")
+    _, jobs, chosen = planned(*arguments)
+    (job,) = unique(jobs)
+    make(tmp_path, job)
+    assert progression.has_results(job, "metrics")
+    for changed in ({"max_sentences": 500}, {"samples": 16}):
+        (job.folder / "metrics-test.json").write_text(json.dumps(TEST | changed))
+        assert not progression.has_results(job, "metrics")
+        assert "trained, not evaluated" in collected(*arguments)[0]["unfinished"][0]
+    stage = reproduce.result_stage(job, "metrics", chosen)
+    assert stage.arguments[-3:] == ("--set", "eval.samples=128", "eval.max_sentences=null")
+
+
+def test_perplexities_of_another_number_of_sentences_do_not_count(tmp_path):
+    exhibit, jobs, chosen = planned("table-4", tmp_path, "--generated", "50")
+    job = unique(jobs)[0]
+    make(tmp_path, job)
+    (job.folder / "ngram.json").write_text('{"protocols": {}, "n": 50}\n')
+    assert progression.has_results(job, "ngram", generated=50)
+    assert not progression.has_results(job, "ngram")
+    settings = reproduce._settings(exhibit, jobs, chosen)
+    assert not settings["is_comparable"] and "--generated 50" in settings["trained_on"]
 
 
 def test_the_rate_of_a_log():
@@ -334,9 +359,11 @@ def test_a_dry_run_of_the_toy(tmp_path):
     (unique(jobs)[1].folder / "checkpoints").mkdir()
     (unique(jobs)[1].folder / "checkpoints" / "step-00020000.json").write_text("")
     assert training_of(unique(jobs)[1]) == progression.Training(True, False, 0, 0.25)
+    # What was separated early, and was not trained further, may fall apart yet.
     make_toy(unique(jobs)[2], iterations=8000, iterations_to_99=3000)
     told = dry_run(exhibit, jobs, chosen)
-    assert told[1].startswith("toy-ivae-4-0: train") and told[2].endswith("finished")
+    assert told[1].startswith("toy-ivae-4-0: train")
+    assert told[2].startswith("toy-cvae_plus-4-0: train")
     assert Rates(tmp_path / "nowhere").seconds_left(first, training_of(first)) == 0.0
 
 

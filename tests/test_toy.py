@@ -291,6 +291,16 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(fine, tmp_path, monke
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_an_end_between_two_points_is_measured_and_leaves_no_trace(fine, tmp_path):
+    short = toy.run(Experiment("vae", K, SEED, 11), tmp_path)
+    assert short["iterations"] == 11
+    assert [row["iteration"] for row in short["curve"]] == [0, 2, 4, 6, 8, 10]
+    assert short["silhouette"] != short["curve"][-1]["silhouette"]
+    longer = toy.run(Experiment("vae", K, SEED, 12), tmp_path)
+    assert [row["iteration"] for row in longer["curve"]] == [0, 2, 4, 6, 8, 10, 12]
+    assert longer["silhouette"] == longer["curve"][-1]["silhouette"]
+
+
 def row(iteration, separability):
     return {"iteration": iteration, "separability": separability}
 

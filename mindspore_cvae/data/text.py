@@ -13,9 +13,18 @@ def read_text(path: str | os.PathLike) -> str:
     Raises InputError, with the file and, for undecodable bytes and NUL bytes, the line.
     """
     try:
-        content = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
+        content = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return decode_text(content, str(path))
+
+
+def decode_text(content: bytes, place: str) -> str:
+    """UTF-8 bytes as text, without the byte order mark.
+
+    Raises InputError, with the place and the line, for undecodable bytes and NUL bytes.
+    """
+    content = content.removeprefix(codecs.BOM_UTF8)
 
     def line_of(position: int) -> int:
         return content.count(b"\n", 0, position) + 1
@@ -24,11 +33,11 @@ def read_text(path: str | os.PathLike) -> str:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}, line {line_of(error.start)}: bytes that are not UTF-8; "
+            f"{place}, line {line_of(error.start)}: bytes that are not UTF-8; "
             "save the file as UTF-8 text"
         ) from error
     if (position := content.find(b"\0")) >= 0:
         raise InputError(
-            f"{path}, line {line_of(position)}: a NUL byte; this is not a plain text file"
+            f"{place}, line {line_of(position)}: a NUL byte; this is not a plain text file"
         )
     return text
