@@ -31,7 +31,7 @@ def build_model(
 
     Args:
         slots: the resolved slots.
-        sizes: a ``ModelConfig``.
+        sizes: a ``config.Model``.
         vocabulary_size: of the corpus, the four specials included.
         seed: of the run.
         ranks: the processes that share a batch; None for this one alone.
@@ -123,7 +123,7 @@ def build_step(model: LatentVariableModel, slots: System, training) -> nn.Cell:
     Args:
         model: from :func:`build_model`.
         slots: the resolved slots.
-        training: a ``TrainConfig``.
+        training: a ``config.Train``.
     """
     encoder = [*model.encoder.trainable_params(), *model.posterior.trainable_params()]
     decoder = list(model.decoder.trainable_params())

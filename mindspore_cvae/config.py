@@ -650,10 +650,6 @@ def _build(settings: dict[str, _Setting]) -> Config:
     return config
 
 
-def _has_critics(slots: systems.System) -> bool:
-    return slots.divergence in ("joint_dual", "marginal_dual")
-
-
 def _views_are_equal(slots: systems.System) -> bool:
     has_no_noise = slots.posterior == "deterministic" or slots.contrast_on == "h"
     return has_no_noise and slots.encoder_dropout == 0 and slots.augmentation == "dropout"
@@ -692,7 +688,7 @@ _CONTRADICTIONS = (
         "L_SQ compares the critics' values of two views",
     ),
     (
-        lambda c: c.slots.squared_difference != "none" and not _has_critics(c.slots),
+        lambda c: c.slots.squared_difference != "none" and not c.slots.has_critics,
         ("slots.squared_difference", "slots.divergence"),
         "L_SQ needs critics, so a divergence joint_dual or marginal_dual",
     ),
@@ -707,12 +703,12 @@ _CONTRADICTIONS = (
         "the closed form gaussian_kl needs the posterior gaussian",
     ),
     (
-        lambda c: _has_critics(c.slots) and c.slots.step != "critic_then_model",
+        lambda c: c.slots.has_critics and c.slots.step != "critic_then_model",
         ("slots.divergence", "slots.step"),
         "a dual divergence has critics to train, so it needs the step critic_then_model",
     ),
     (
-        lambda c: c.slots.step == "critic_then_model" and not _has_critics(c.slots),
+        lambda c: c.slots.step == "critic_then_model" and not c.slots.has_critics,
         ("slots.step", "slots.divergence"),
         "the step critic_then_model needs critics, so a divergence joint_dual or marginal_dual",
     ),

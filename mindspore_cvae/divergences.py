@@ -114,8 +114,13 @@ class Dual(nn.Cell):
         if self.printed_sign:
             term = self._over_views(self.posterior_term, posterior, weight)
         else:
-            term = -self._over_views(objectives.dual_posterior, posterior, weight)
-            term += self.views - self._over_views(objectives.dual_prior, prior_values, weight)
+            term = 0.0
+            posterior, prior_values = (
+                posterior.reshape(self.views, -1),
+                prior_values.reshape(self.views, -1),
+            )
+            for view in range(self.views):
+                term += objectives.dual_kl(posterior[view], prior_values[view], weight)
         if self.as_released:
             g = self.marginal_critic(z)
             term += self._between_views(g, weight)

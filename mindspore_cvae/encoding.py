@@ -115,7 +115,7 @@ class SentenceEncoder:
             else:
                 draws = np.zeros((self.rows, samples, self.noise_size), np.float32)
                 for row, number in enumerate(index):
-                    source = noise.generator(seed, "generation", int(number))
+                    source = noise.generator(seed, "encoding", int(number))
                     draws[row] = noise.normal(source, samples, self.noise_size)
                 values = self._average(parameters, Tensor(draws))
             means[index] = values.asnumpy()[: len(index)]

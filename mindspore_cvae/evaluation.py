@@ -113,7 +113,7 @@ def evaluate(
         sentences: only the first so many; None for all.
         iw_samples: draws of the importance-weighted bound; None leaves it out.
         tuning: another split, on which the bound's proposals are tuned; needed with ``iw_samples``.
-        critic_sizes: a ``ModelConfig``, if fresh critics are to be fitted to the codes.
+        critic_sizes: a ``config.Model``, if fresh critics are to be fitted to the codes.
 
     Returns:
         The columns of :func:`paper_metrics`, :func:`valid_metrics` and, where asked for,

@@ -24,20 +24,16 @@ def said(text: str | Callable[[System], str], slots: System) -> str:
     return text if isinstance(text, str) else text(slots)
 
 
-def _has_critics(slots: System) -> bool:
-    return slots.divergence in ("joint_dual", "marginal_dual")
-
-
 def _of_elbo(slots: System) -> str:
     if slots.posterior == "none":
         return "exact"
-    return "upper bound" if slots.divergence == "gaussian_kl" else "no bound"
+    return "upper bound" if slots.posterior == "gaussian" else "no bound"
 
 
 def _of_kl(slots: System) -> str:
-    if slots.divergence == "gaussian_kl" or slots.posterior == "none":
+    if slots.posterior in ("gaussian", "none"):
         return "exact"
-    return "estimate" if _has_critics(slots) else "no bound"
+    return "estimate" if slots.has_critics else "no bound"
 
 
 def _of_likelihood(slots: System) -> str:
@@ -47,9 +43,9 @@ def _of_likelihood(slots: System) -> str:
 def _meaning_of_kl(slots: System) -> str:
     if slots.posterior == "none":
         return "Nothing to diverge: there is no latent variable."
-    if slots.divergence == "gaussian_kl":
+    if slots.posterior == "gaussian":
         return "KL(q(z|x) || p(z)) in closed form."
-    if _has_critics(slots):
+    if slots.has_critics:
         return (
             "KL(q(z|x) || p(z)) as the trained critic f reads it: in expectation less than there "
             "is, by a gap that nothing limits."
@@ -58,7 +54,7 @@ def _meaning_of_kl(slots: System) -> str:
 
 
 def _meaning_of_mi(slots: System) -> str:
-    if _has_critics(slots):
+    if slots.has_critics and slots.posterior != "gaussian":
         return (
             "KL \N{MINUS SIGN} KL of q(z), a difference of two critics' estimates: it can be "
             "negative."

@@ -73,8 +73,8 @@ class LatentVariableModel(nn.Cell):
         embedding_bytes,
         output_bytes,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The :class:`Terms` of a batch, for a divergence without critics; arguments as in
-        :meth:`encode` and :meth:`objective`."""
+        """What :class:`Terms` names, as a tuple, of a batch, for a divergence without critics;
+        arguments as in :meth:`encode` and :meth:`objective`."""
         h, parameters, z = self.encode(encoder_tokens, posterior_noise, encoder_bytes)
         return self.objective(
             h,
@@ -102,7 +102,7 @@ class LatentVariableModel(nn.Cell):
         embedding_bytes,
         output_bytes,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The :class:`Terms` of a batch, given its codes.
+        """What :class:`Terms` names, as a tuple, of a batch, given its codes.
 
         Args:
             h, parameters, z: what :meth:`encode` returned, of this process's sentences.

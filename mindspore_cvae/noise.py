@@ -17,7 +17,7 @@ from mindspore_cvae.systems import System
 
 STREAMS = (
     *("posterior", "prior", "contrast", "encoder", "embedding", "output", "swap", "evaluation"),
-    *("generation", "decoding", "importance", "critic", "batch", "refinement"),
+    *("generation", "decoding", "importance", "critic", "batch", "refinement", "encoding"),
 )
 """Purposes that draw numbers; each has its own key, so that switching one off changes no other."""
 
@@ -148,7 +148,7 @@ class NoiseMaker:
 
     Args:
         system: the row; says which randomness it needs.
-        sizes: a ``ModelConfig``.
+        sizes: a ``config.Model``.
         critic_updates: K.
         seed: of the run.
         rank, size: of the process that gets it, and how many share a batch.

@@ -83,8 +83,7 @@ def dual_kl(critic_posterior: Tensor, critic_prior: Tensor, weight: Tensor) -> T
     The paper prints it without the + 1, which the maximum needs to equal the KL (and the released
     evaluation adds). Any f gives, in expectation, a lower bound. (N,), (N,) -> scalar.
     """
-    prior = expectation(bounded_exp(critic_prior), weight)
-    return expectation(critic_posterior, weight) - prior + 1.0
+    return 1.0 - dual_posterior(critic_posterior, weight) - dual_prior(critic_prior, weight)
 
 
 def dual_posterior(critic_posterior: Tensor, weight: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def refitted_kl(
     Args:
         h: (N, H) of the sentences.
         codes: (N, S, Z) draws of q(z|x).
-        sizes: a ``ModelConfig``, for the critics' sizes.
+        sizes: a ``config.Model``, for the critics' sizes.
         seed: of the draws.
         updates: of the critics.
 

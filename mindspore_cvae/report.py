@@ -110,9 +110,7 @@ def _specimens(folder: Path, checkpoint: str, config: Config) -> Specimens | str
 
     try:
         model = ContrastiveVAE.load(folder, checkpoint, config=config)
-        return make_specimens(
-            model, checkpoint, lambda: load_corpus(config.data, model.vocabulary).valid
-        )
+        return make_specimens(model, lambda: load_corpus(config.data, model.vocabulary).valid)
     except InputError as error:
         return f"The model could not be read ({error})."
 

@@ -53,10 +53,6 @@ class Groups(NamedTuple):
 class Specimens:
     """What could be made; ``absent`` says why the rest could not."""
 
-    step: int
-    """Training steps behind the weights."""
-    checkpoint: str
-    """``best`` or ``last``."""
     samples: list[str] = field(default_factory=list)
     reconstructions: list[tuple[str, str]] = field(default_factory=list)
     """Sentences of the validation split, and what is decoded from their posterior means."""
@@ -73,19 +69,15 @@ class Specimens:
     """Why a part is missing, by its name: ``samples``, ``reconstructions``, ``paths``, ``map``."""
 
 
-def make_specimens(
-    model: ContrastiveVAE, checkpoint: str, read_split: Callable[[], Split]
-) -> Specimens:
+def make_specimens(model: ContrastiveVAE, read_split: Callable[[], Split]) -> Specimens:
     """Samples, reconstructions, interpolations and a map of a model.
 
     Args:
         model: from :meth:`mindspore_cvae.api.ContrastiveVAE.load`.
-        checkpoint: which one that was.
         read_split: reads the sentences to be encoded; an InputError of it only costs the parts that
             need them.
     """
-    made = Specimens(model.step, checkpoint)
-    made.samples = model.sample(SAMPLES)
+    made = Specimens(model.sample(SAMPLES))
     if model.config.slots.posterior == "none":
         reason = (
             f"{model.config.system} has no latent variable: there is no code of a sentence to "

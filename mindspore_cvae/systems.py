@@ -76,6 +76,11 @@ class System:
     """Steps of stochastic variational inference that refine the encoder's posterior, in training
     and evaluation."""
 
+    @property
+    def has_critics(self) -> bool:
+        """Whether critics estimate the divergence."""
+        return self.divergence in ("joint_dual", "marginal_dual")
+
 
 CHOICES: dict[str, tuple] = {
     "posterior": ("deterministic", "gaussian", "affine", "mlp", "none"),

@@ -43,7 +43,6 @@ from mindspore_cvae.schedules import SCHEDULES, settled_after
 from mindspore_cvae.scoring import Evaluator
 from mindspore_cvae.steps import STEP_TERMS
 
-OPTIMIZER_PREFIX = "optimizer."
 """Tensors of a checkpoint that start so are the optimizers', all others the model's parameters."""
 AFTER_AN_OVERFLOW = (
     "the last checkpoint is kept: go on from it with --resume --force and a smaller "

@@ -34,15 +34,11 @@ def polylines(chart):
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(0, 10, [0, 2.5, 5, 7.5, 10]), (0, 40, [0, 10, 20, 30, 40]), (-3.2, 0.1, [-3, -2, -1, 0])],
+    [(0, 10, [0, 5, 10]), (0, 40, [0, 10, 20, 30, 40]), (-3.2, 0.1, [-3, -2, -1, 0])],
 )
 def test_ticks_are_round_numbers_within_the_range(low, high, expected):
     found = ticks(low, high, 4)
-    assert all(low <= tick <= high for tick in found)
-    steps = {round(b - a, 9) for a, b in zip(found, found[1:], strict=False)}
-    assert len(steps) == 1
-    if expected[1] - expected[0] in (10, 1):
-        assert found == pytest.approx(expected)
+    assert found == pytest.approx(expected)
 
 
 def test_ticks_of_whole_numbers_and_of_powers():

@@ -75,7 +75,7 @@ def specimens(texts=SENTENCES, absent=None):
     """Specimens that no model made."""
     codes = np.random.default_rng(0).normal(size=(len(texts), 3))
     points, explained = principal_components(codes)
-    made = Specimens(80, "best", list(texts), absent=absent or {})
+    made = Specimens(list(texts), absent=absent or {})
     made.reconstructions = [(text, f"{text} again") for text in texts]
     made.paths = [(texts[0], texts[1], [texts[0], texts[0], texts[1]])]
     made.map, made.explained, made.mapped = points, explained, list(texts)
@@ -172,7 +172,7 @@ def test_every_system_has_a_page(tmp_path, system):
 
 def test_what_is_absent_is_said(made):
     reason = "there is no code of a sentence"
-    some = Specimens(80, "best", ["a sample"])
+    some = Specimens(["a sample"])
     some.absent = dict.fromkeys(("reconstructions", "paths", "map"), reason)
     page = Page(rendered(made, some))
     assert page.text.count(reason) == 3 and "a sample" in page.text
@@ -316,7 +316,7 @@ def embedded():
 
 def test_specimens_of_the_embedded_corpus(embedded):
     model = NoModel("cvae", embedded.vocabulary)
-    made = make_specimens(model, "best", lambda: embedded.valid)
+    made = make_specimens(model, lambda: embedded.valid)
     assert made.absent == {} and len(made.samples) == 12
     assert made.map.shape == (1000, 2) and len(made.mapped) == 1000
     topic, length = made.groups
@@ -338,16 +338,16 @@ def test_specimens_without_what_they_need(embedded):
     def missing():
         raise InputError("data/x: no train.txt in this folder")
 
-    made = make_specimens(NoModel("cvae", embedded.vocabulary), "best", missing)
+    made = make_specimens(NoModel("cvae", embedded.vocabulary), missing)
     assert made.samples and not made.paths and made.map is None
     assert all("no train.txt" in reason for reason in made.absent.values())
-    made = make_specimens(NoModel("lstm_lm", embedded.vocabulary), "best", missing)
+    made = make_specimens(NoModel("lstm_lm", embedded.vocabulary), missing)
     assert made.samples and "no latent variable" in made.absent["map"]
     two = dataclasses.replace(embedded.valid, sentences=embedded.valid.sentences[:2])
-    made = make_specimens(NoModel("cvae", embedded.vocabulary), "best", lambda: two)
+    made = make_specimens(NoModel("cvae", embedded.vocabulary), lambda: two)
     assert made.map is None and "three sentences" in made.absent["map"] and len(made.paths) == 1
     unknown = dataclasses.replace(two, sentences=[np.array([UNKNOWN])] * 2)
-    made = make_specimens(NoModel("cvae", embedded.vocabulary), "best", lambda: unknown)
+    made = make_specimens(NoModel("cvae", embedded.vocabulary), lambda: unknown)
     assert "No sentence" in made.absent["reconstructions"]
 
 

@@ -408,10 +408,10 @@ def test_a_table_of_two_seeds(tmp_path):
     page = markdown(document, exhibit)
     lines = {line.split(" | ")[0].strip("| "): line for line in page.splitlines() if "|" in line}
     cells = [cell.strip() for cell in lines["dropout"].strip("|").split("|")]
-    assert cells[1:5] == ["77.7", "79.0 \N{PLUS-MINUS SIGN} 0.0", "34.61", cells[4]]
-    assert cells[4] == "35.00 \N{PLUS-MINUS SIGN} 7.07"
+    ours = ["79.0 \N{PLUS-MINUS SIGN} 0.0", "35.00 \N{PLUS-MINUS SIGN} 7.07"]
+    assert cells[1:5] == ["77.7", ours[0], "34.61", ours[1]]
     assert "IW-PPL" in page and "110.00" in page and "for orientation" in page
-    assert "- quickstart-cvae\\_plus\\_mi-swap-1" in page or "cvae_plus_mi-swap-1" in page
+    assert "quickstart-cvae_plus_mi-swap-1" in page
     heads = [line for line in page.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in heads}) == 1, "every line has as many cells"
     assert plot(document, exhibit).startswith(PNG)
