@@ -160,10 +160,8 @@ def picture(found: dict) -> bytes:
     """A panel a system; nats by epoch, on a scale whose lowest part shows the truth."""
     import io
 
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot, ticker
+    from matplotlib import ticker
+    from matplotlib.figure import Figure
 
     styles = {
         "neg_elbo": ("#d9722e", "o-"),
@@ -171,9 +169,8 @@ def picture(found: dict) -> bytes:
         "iw_nll": ("#3b9156", "^-"),
         "true_nll": ("black", "--"),
     }
-    figure, cells = pyplot.subplots(
-        1, len(found), figsize=(3.2 * len(found), 3.4), sharey=True, squeeze=False
-    )
+    figure = Figure(figsize=(3.2 * len(found), 3.4))
+    cells = figure.subplots(1, len(found), sharey=True, squeeze=False)
     for cell, (name, rows) in zip(cells[0], found.items(), strict=True):
         for key, title in CURVES.items():
             colour, style = styles[key]

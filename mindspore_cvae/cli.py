@@ -18,7 +18,7 @@ from mindspore_cvae import devices, modelarts, runs
 from mindspore_cvae.config import Config
 from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.files import write_atomically
-from mindspore_cvae.ranks import is_rank
+from mindspore_cvae.options import SettingsParser, add_settings, number, settings
 
 if TYPE_CHECKING:
     from mindspore_cvae.data.corpus import Corpus
@@ -65,57 +65,8 @@ def _keep_interrupts() -> None:
     threading.Thread(target=forward, daemon=True).start()
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Give a command the options that change settings; :func:`settings` reads them."""
-    parser.add_argument(
-        "--data_dir", metavar="PATH", help="folder or file of the corpus (data.dir)"
-    )
-    parser.add_argument("--device_target", metavar="auto|CPU|GPU|Ascend", help="(device_target)")
-    parser.add_argument("--device_id", type=int, metavar="N", help="number of the device")
-    parser.add_argument("--precision", metavar="strict|fast", help="of matrix products on the CPU")
-    parser.add_argument("--amp_level", metavar="O0|O2", help="mixed precision (model.amp_level)")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="settings, one or several; may be repeated, and the last value of a key wins",
-    )
-
-
-def settings(arguments: argparse.Namespace) -> dict[str, object]:
-    """The options of :func:`add_settings` as :func:`mindspore_cvae.config.load` takes them."""
-    return {
-        "overrides": arguments.overrides,
-        "data_dir": arguments.data_dir,
-        "device_target": arguments.device_target,
-        "device_id": arguments.device_id,
-        "precision": arguments.precision,
-        "amp_level": arguments.amp_level,
-    }
-
-
-class _SettingsParser(CommandParser):
-    """A parser whose help ends with the keys of ``--set``, which take a moment to describe.
-
-    Args:
-        usable_after_training: Only those that a trained model leaves open.
-    """
-
-    def __init__(self, *arguments, usable_after_training: bool = False, **options):
-        super().__init__(*arguments, **options)
-        self.usable_after_training = usable_after_training
-
-    def format_help(self) -> str:
-        """argparse's help, then the keys."""
-        keys = configuration.describe(self.usable_after_training)
-        return f"{super().format_help()}\nkeys of --set:\n{keys}\n"
-
-
 def _train_parser() -> CommandParser:
-    parser = _SettingsParser(
+    parser = SettingsParser(
         prog="train",
         description="Train a system; without options, the quickstart on the embedded corpus.",
         allow_abbrev=False,
@@ -157,7 +108,7 @@ def _train(argv: Sequence[str] | None) -> int:
 
 def _run_training(arguments: argparse.Namespace) -> int:
     config, folder = _training_config(arguments)
-    if not is_rank():
+    if not devices.is_rank():
         # Of several processes, only the one that will write may judge the folder.
         runs.check(folder, arguments.resume, arguments.overwrite)
     corpus = _corpus(config, folder if arguments.resume else None)
@@ -244,7 +195,7 @@ def _summary(corpus: Corpus) -> list[str]:
 
 
 def _eval_parser() -> CommandParser:
-    parser = _SettingsParser(
+    parser = SettingsParser(
         prog="eval",
         description="Evaluate a run on a split and write RUN/metrics-<split>.json.",
         allow_abbrev=False,
@@ -257,7 +208,7 @@ def _eval_parser() -> CommandParser:
     )
     parser.add_argument(
         "--iw_samples",
-        type=positive,
+        type=number(1),
         metavar="K",
         help="draws of the importance-weighted likelihood bound a sentence (none)",
     )
@@ -306,21 +257,6 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     print(metrics_table(metrics))
     print(f"written to {path}")
     return 0
-
-
-def positive(text: str) -> int:
-    """The type of an option that takes an integer of 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def seed(text: str) -> int:
-    """The type of an option that takes a seed, 0 to 2^32 - 1."""
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
-    return int(text)
 
 
 def _tab_separated(values: dict) -> str:

@@ -29,10 +29,10 @@ import safetensors.numpy
 
 from mindspore_cvae import checkpoints, devices, runs
 from mindspore_cvae import config as configuration
-from mindspore_cvae.cli import add_settings, settings
 from mindspore_cvae.data import Vocabulary
 from mindspore_cvae.errors import CommandParser, InputError, run_command, warn_user
 from mindspore_cvae.files import write_atomically
+from mindspore_cvae.options import add_settings, settings
 
 if TYPE_CHECKING:
     from mindspore_cvae.config import Config

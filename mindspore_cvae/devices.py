@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 
 from mindspore_cvae.errors import DeviceError, InputError
 
@@ -18,10 +19,18 @@ MATRIX_PRECISION = "ONEDNN_DEFAULT_FPMATH_MODE"
 MULTIPLES = {"Ascend": 16}
 """Of how many numbers the blocks are in which a device multiplies matrices; 1 for the others."""
 
+RANK_COUNTS = ("MS_WORKER_NUM", "RANK_SIZE")
+"""Variables with the number of processes of a data-parallel run, which its launcher sets."""
+
 _NEEDS = {
     "Ascend": "MindSpore needs its driver, and CANN's libraries on LD_LIBRARY_PATH",
     "GPU": "MindSpore needs its driver, CUDA 11.1 to 11.8, cuDNN 8, and nvcc under CUDA_HOME",
 }
+
+
+def is_rank(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is one of several that train together."""
+    return any(environment.get(name, "1") != "1" for name in RANK_COUNTS)
 
 
 def apply_precision(precision: str) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindspore_cvae import devices, runs
-from mindspore_cvae.cli import add_settings, positive, settings
 from mindspore_cvae.errors import CommandParser, InputError, run_command
+from mindspore_cvae.options import add_settings, number, settings
 
 FORMATS = ("MINDIR",)
 
@@ -35,10 +35,10 @@ def _parser() -> CommandParser:
     parser.add_argument("--file_format", choices=FORMATS, default="MINDIR", help="(MINDIR)")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="(best)")
     parser.add_argument(
-        "--rows", type=positive, default=1, metavar="N", help="sentences a call takes (1)"
+        "--rows", type=number(1), default=1, metavar="N", help="sentences a call takes (1)"
     )
     parser.add_argument(
-        "--max_words", type=positive, metavar="N", help="longest sentence (data.max_words)"
+        "--max_words", type=number(1), metavar="N", help="longest sentence (data.max_words)"
     )
     parser.add_argument("--no_unk", action="store_true", help="greedy decoding gives no <unk>")
     add_settings(parser)

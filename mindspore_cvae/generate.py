@@ -15,7 +15,6 @@ import numpy as np
 
 from mindspore_cvae import runs
 from mindspore_cvae.api import ContrastiveVAE, interpolation_weights
-from mindspore_cvae.cli import add_settings, seed, settings
 from mindspore_cvae.config import Config
 from mindspore_cvae.data import Vocabulary
 from mindspore_cvae.data.sentences import number_sentences
@@ -23,6 +22,7 @@ from mindspore_cvae.data.text import decode_text, read_text
 from mindspore_cvae.decoding import METHODS, Decoding
 from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.files import write_atomically
+from mindspore_cvae.options import add_settings, number, settings
 
 STANDARD_INPUT = "-"
 
@@ -73,7 +73,7 @@ def _count(command: argparse.ArgumentParser) -> None:
 
 
 def _seed(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--seed", type=seed, default=0, metavar="N", help="of all draws (0)")
+    command.add_argument("--seed", type=number(0), default=0, metavar="N", help="of all draws (0)")
 
 
 def _decoding(default: str) -> Callable[[argparse.ArgumentParser], None]:

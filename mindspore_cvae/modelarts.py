@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from mindspore_cvae import checkpoints, runs
+from mindspore_cvae.devices import is_rank
 from mindspore_cvae.errors import DeviceError, InputError, warn_user
 from mindspore_cvae.files import is_temporary, write_atomically
-from mindspore_cvae.ranks import is_rank
 
 REMOTE = ("obs://", "s3://")
 CACHE = "CACHE_DIR"

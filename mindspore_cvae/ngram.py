@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindspore_cvae import devices, runs
-from mindspore_cvae.cli import add_settings, positive, seed, settings
 from mindspore_cvae.data import Vocabulary, load_corpus
 from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.files import write_atomically
+from mindspore_cvae.options import add_settings, number, settings
 
 if TYPE_CHECKING:
     import kenlm
@@ -371,12 +371,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "sentences as the training split has (both; the first one's numbers stand at the top)",
     )
     parser.add_argument(
-        "--n", type=positive, metavar="N", help="generated sentences, for every protocol"
+        "--n", type=number(1), metavar="N", help="generated sentences, for every protocol"
     )
     parser.add_argument(
         "--order", type=int, choices=range(2, 7), default=ORDER, help=f"longest n-gram ({ORDER})"
     )
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the sentences (0)")
+    parser.add_argument(
+        "--seed", type=number(0), default=0, metavar="N", help="of the sentences (0)"
+    )
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), default="best", help="which one (best)"
     )

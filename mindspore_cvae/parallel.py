@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindspore_cvae.ranks import is_rank
+from mindspore_cvae.devices import is_rank
 
 
 class Alone(nn.Cell):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from mindspore_cvae.experiments import Column, Exhibit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("#2f6db5", "#d9722e", "#3b9156", "#b0407f", "#7a63c7", "#8c7a1f")
 PAPER_COLOUR = "#555555"
@@ -23,10 +27,7 @@ def plot(document: Mapping, exhibit: Exhibit) -> bytes | None:
     Returns:
         PNG; None where there is nothing of ours to show.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import rc_context
 
     draw = {"epochs": _epochs, "sweep": _sweep, "interpolation": _texts}.get(exhibit.kind, _rows)
     style = {
@@ -37,17 +38,23 @@ def plot(document: Mapping, exhibit: Exhibit) -> bytes | None:
         "axes.grid": True,
         "grid.alpha": 0.3,
     }
-    with pyplot.rc_context(style):
-        figure = draw(document, exhibit, pyplot)
+    with rc_context(style):
+        figure = draw(document, exhibit)
         if figure is None:
             return None
         content = io.BytesIO()
         figure.savefig(content, dpi=130, format="png", bbox_inches="tight")
-        pyplot.close(figure)
     return content.getvalue()
 
 
-def _rows(document: Mapping, exhibit: Exhibit, pyplot):
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches; not pyplot's, which would open the screen's backend."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
+def _rows(document: Mapping, exhibit: Exhibit) -> Figure | None:
     """A panel a column, the paper's above and the valid ones below; a line a row of the table."""
     rows = document["rows"]
     parts = [
@@ -59,13 +66,8 @@ def _rows(document: Mapping, exhibit: Exhibit, pyplot):
         return None
     wide = max(map(len, parts))
     tall = 0.7 + 0.26 * len(rows)
-    figure, axes = pyplot.subplots(
-        len(parts),
-        wide,
-        figsize=(1.7 + 1.7 * wide, 0.6 + tall * len(parts)),
-        sharey=True,
-        squeeze=False,
-    )
+    figure = _figure(1.7 + 1.7 * wide, 0.6 + tall * len(parts))
+    axes = figure.subplots(len(parts), wide, sharey=True, squeeze=False)
     places = list(range(len(rows), 0, -1))
     for cells, columns in zip(axes, parts, strict=True):
         for cell in cells[len(columns) :]:
@@ -114,12 +116,13 @@ def _plain(names: list[str]) -> list[str]:
     return [name.replace("$", r"\$") for name in names]
 
 
-def _epochs(document: Mapping, exhibit: Exhibit, pyplot):
+def _epochs(document: Mapping, exhibit: Exhibit) -> Figure | None:
     """A panel a column of the paper, a curve a row; what is exact is dashed."""
     rows = [row for row in document["rows"] if row["curves"]]
     if not rows:
         return None
-    figure, axes = pyplot.subplots(1, len(exhibit.columns), figsize=(10, 3.6), squeeze=False)
+    figure = _figure(10, 3.6)
+    axes = figure.subplots(1, len(exhibit.columns), squeeze=False)
     for cell, column, exact in zip(axes[0], exhibit.columns, exhibit.valid, strict=True):
         highest = 0.0
         for row, colour in zip(rows, COLOURS, strict=False):
@@ -147,14 +150,15 @@ def _epochs(document: Mapping, exhibit: Exhibit, pyplot):
     return figure
 
 
-def _sweep(document: Mapping, exhibit: Exhibit, pyplot):
+def _sweep(document: Mapping, exhibit: Exhibit) -> Figure | None:
     """A panel a column of the paper, over the rows; what is valid is dashed."""
     rows = [row for row in document["rows"] if row["ours"]]
     if not rows:
         return None
     partners = {"neg_elbo": "neg_elbo_valid", "ppl": "iw_ppl"}
     titles = {column.key: column.title for column in (*exhibit.columns, *exhibit.valid)}
-    figure, axes = pyplot.subplots(1, len(exhibit.columns), figsize=(10, 3.4), squeeze=False)
+    figure = _figure(10, 3.4)
+    axes = figure.subplots(1, len(exhibit.columns), squeeze=False)
     for cell, column in zip(axes[0], exhibit.columns, strict=True):
         for key, style in ((column.key, "o-"), (partners[column.key], "s--")):
             there = [row for row in rows if key in row["ours"]]
@@ -185,7 +189,7 @@ def _sweep(document: Mapping, exhibit: Exhibit, pyplot):
     return figure
 
 
-def _texts(document: Mapping, exhibit: Exhibit, pyplot):
+def _texts(document: Mapping, exhibit: Exhibit) -> Figure | None:
     """The lines of an interpolation."""
     lines = []
     for row in document["rows"]:
@@ -195,7 +199,7 @@ def _texts(document: Mapping, exhibit: Exhibit, pyplot):
                 lines.append((f"{text.get('lambda', 0):.1f}", str(text.get("sentence"))[:110]))
     if not lines:
         return None
-    figure = pyplot.figure(figsize=(9, 0.4 + 0.24 * len(lines)))
+    figure = _figure(9, 0.4 + 0.24 * len(lines))
     for number, (weight, text) in enumerate(lines):
         height = 1 - (number + 0.5) / len(lines)
         left, right = _plain([weight, text])

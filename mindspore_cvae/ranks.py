@@ -27,13 +27,6 @@ import psutil
 from mindspore_cvae.errors import CommandParser, InputError, TrainingError, run_command
 
 POLL_SECONDS = 0.2
-SIZES = ("MS_WORKER_NUM", "RANK_SIZE")
-"""Variables with the number of processes, that msrun or :func:`rank_table_processes` gives them."""
-
-
-def is_rank(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is one of several that train together."""
-    return any(environment.get(name, "1") != "1" for name in SIZES)
 
 
 def rank_table_processes(

@@ -21,6 +21,7 @@ from mindspore_cvae.config import Config
 from mindspore_cvae.errors import CommandParser, InputError, run_command, warn_user
 from mindspore_cvae.explanations import METRICS, SOUND, UNSOUND, said
 from mindspore_cvae.files import write_atomically
+from mindspore_cvae.options import add_settings, settings
 from mindspore_cvae.page import Html, document, element, joined, sentence, shortened, table
 from mindspore_cvae.specimens import Specimens, make_specimens
 from mindspore_cvae.systems import System
@@ -520,16 +521,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="(best)")
-    parser.add_argument("--data_dir", metavar="PATH", help="where the run's corpus lies now")
-    parser.add_argument("--device_target", metavar="auto|CPU|GPU|Ascend", help="device (the run's)")
-    parser.add_argument("--device_id", type=int, metavar="N", help="number of the device")
+    add_settings(parser)
     arguments = parser.parse_args(argv)
-    config = runs.read_config(
-        arguments.run,
-        data_dir=arguments.data_dir,
-        device_target=arguments.device_target,
-        device_id=arguments.device_id,
-    )
+    config = runs.read_config(arguments.run, **settings(arguments))
     print(f"written to {write_report(arguments.run, arguments.checkpoint, config)}")
 
 

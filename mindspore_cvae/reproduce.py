@@ -26,6 +26,7 @@ from mindspore_cvae.data import Vocabulary, load_corpus
 from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.experiments import EXHIBITS, TOY_ITERATIONS, Exhibit, Row, Run
 from mindspore_cvae.files import write_atomically
+from mindspore_cvae.options import add_overrides, number
 from mindspore_cvae.plots import plot
 from mindspore_cvae.progression import INTERPOLATION, Job, Rates, has_results, training_of
 from mindspore_cvae.specimens import path_ends
@@ -94,7 +95,7 @@ def _parser() -> CommandParser:
     how.add_argument("--collect", action="store_true", help="only gather what is finished")
     how.add_argument("--dry_run", action="store_true", help="only say what would be done")
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="only these rows' systems")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="(0)")
+    parser.add_argument("--seeds", nargs="+", type=number(0), default=[0], metavar="N", help="(0)")
     parser.add_argument(
         "--budget", type=float, metavar="MINUTES", help="stop cleanly after so long (no limit)"
     )
@@ -133,15 +134,7 @@ def _parser() -> CommandParser:
         metavar="N",
         help=f"Table 5: of the toy ({TOY_ITERATIONS})",
     )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="settings for every run (python train.py --help lists them)",
-    )
+    add_overrides(parser)
     return parser
 
 
@@ -152,8 +145,8 @@ def _check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and not value >= lowest:
             raise InputError(f"--{name} must be {lowest} or more, not {value}")
-    if min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
-        raise InputError("--seeds must be different numbers of 0 or more")
+    if len(set(options.seeds)) < len(options.seeds):
+        raise InputError("--seeds must be different numbers")
 
 
 def _reproduce(argv: Sequence[str] | None) -> int:

@@ -9,7 +9,6 @@ DIR/lock           held while a process trains here
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
@@ -24,6 +23,7 @@ from mindspore_cvae.categories import TOY_SYSTEMS
 from mindspore_cvae.checkpoints import CheckpointError
 from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.files import write_atomically
+from mindspore_cvae.options import number
 from mindspore_cvae.progress import progress
 from mindspore_cvae.toy_figure import RESULT, draw, save_snapshots
 
@@ -39,7 +39,6 @@ SEPARATED = 0.99
 PICTURE = "toy.png"
 SNAPSHOT_PREFIX = "snapshot."
 """Tensors of a checkpoint that start so are pictures, all others the training's."""
-LARGEST = 2**40
 
 
 @dataclass(frozen=True)
@@ -298,29 +297,18 @@ def toy_main(argv: Sequence[str] | None = None) -> int:
     return run_command(lambda: _toy(argv))
 
 
-def _number(least: int, most: int):
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a whole number from {least} to {most}"
-            )
-        return int(text)
-
-    return parse
-
-
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="toy",
         description="The synthetic clustering experiment (Section 4.4, Table 5).",
         allow_abbrev=False,
     )
-    many = _number(0, LARGEST)
+    many = number(0)
     parser.add_argument(
         "--system", choices=tuple(TOY_SYSTEMS), default="cvae_plus", help="(cvae_plus)"
     )
     parser.add_argument(
-        "--categories", type=_number(2, 64), default=4, metavar="K", help="2 to 64 (4)"
+        "--categories", type=number(2, 64), default=4, metavar="K", help="2 to 64 (4)"
     )
     parser.add_argument(
         "--iterations", type=many, default=SNAPSHOTS[-1], metavar="N", help="(80000)"

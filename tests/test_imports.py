@@ -27,8 +27,7 @@ ARROWS = {
     "posteriors": {"networks", "objectives"},
     "divergences": {"networks", "objectives"},
     "contrasts": {"networks", "objectives"},
-    "ranks": {"errors"},
-    "parallel": {"ranks"},
+    "parallel": {"devices"},
     "model": {"objectives", "parallel"},
     "refinement": {"objectives"},
     "scaling": set(),
@@ -41,7 +40,17 @@ ARROWS = {
 }
 """What each part of the core may import from the package; all else stands above the core."""
 
-WITHOUT_MINDSPORE = ("errors", "systems", "schedules", "files", "config", "noise", "data", "cli")
+WITHOUT_MINDSPORE = (
+    "errors",
+    "systems",
+    "schedules",
+    "files",
+    "config",
+    "noise",
+    "data",
+    "options",
+    "cli",
+)
 """What --help and configuration errors need, and what only works on text and arrays."""
 
 

@@ -207,6 +207,7 @@ def test_where_the_data_sets_of_table_2_lie(tmp_path):
         (["--table", "1", "--budget", "-1"], "--budget must be 0 or more"),
         (["--table", "1", "--budget", "nan"], "--budget must be 0 or more"),
         (["--table", "1", "--seeds", "1", "1"], "different numbers"),
+        (["--table", "1", "--seeds", "-1"], "--seeds: '-1' is not a whole number from 0"),
         (["--table", "1", "--collect", "--dry_run"], "not allowed with"),
         (["--table", "1", "--set", "train.epoch=1"], "did you mean train.epochs"),
         (["--table", "1", "--data_dir", "nowhere"], "its corpus nowhere is not there"),
