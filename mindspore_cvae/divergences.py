@@ -88,19 +88,20 @@ class Dual(nn.Cell):
 
         h (V N, H), z (V N, Z), prior (V N, Z) draws from p(z), weight (N,) -> two scalars.
         """
-        rows = z.shape[0]
         f, g = self.critic_values(ops.concat((h, h)), ops.concat((z, prior)))
-        losses = ()
-        for index, values in enumerate((f, g)):
-            posterior, prior_values = values[:rows], values[rows:]
-            loss = self._over_views(self.posterior_term, posterior, weight)
-            loss += self._over_views(self.prior_term, prior_values, weight)
-            if index == self.squared_critic:
-                loss += self._between_views(posterior, weight)
-                if self.as_released:
-                    loss += self._between_views(prior_values, weight)
-            losses += (loss,)
-        return losses
+        values = ops.concat((f, g)).reshape(2, 2, self.views, -1)
+        posterior, prior_values = values[:, 0], values[:, 1]
+        losses = self.posterior_term(posterior, weight) + self.prior_term(prior_values, weight)
+        joint, marginal = losses.sum(1)
+        difference = self._between_views(posterior[self.squared_critic], weight)
+        if self.as_released:
+            at_prior = self._between_views(prior_values[self.squared_critic], weight)
+            difference = difference + at_prior
+        if self.squared_critic == 0:
+            joint = joint + difference
+        else:
+            marginal = marginal + difference
+        return joint, marginal
 
     def construct(self, h: Tensor, parameters, z: Tensor, prior: Tensor, weight: Tensor) -> Tensor:
         """The model's term of Eq. 4, 7 (adversarial) or Eq. 19 (printed), summed over views.
@@ -108,33 +109,20 @@ class Dual(nn.Cell):
         The adversarial term carries E_p exp f and + 1 too, which have no gradient for the model
         but make it the dual estimate of the KL.
         """
-        rows = z.shape[0]
         values = self.critic_values(ops.concat((h, h)), ops.concat((z, prior)))[self.own]
-        posterior, prior_values = values[:rows], values[rows:]
+        posterior, prior_values = values.reshape(2, self.views, -1)
         if self.printed_sign:
-            term = self._over_views(self.posterior_term, posterior, weight)
+            term = self.posterior_term(posterior, weight).sum()
         else:
-            term = 0.0
-            posterior, prior_values = (
-                posterior.reshape(self.views, -1),
-                prior_values.reshape(self.views, -1),
-            )
-            for view in range(self.views):
-                term += objectives.dual_kl(posterior[view], prior_values[view], weight)
+            term = objectives.dual_kl(posterior, prior_values, weight).sum()
         if self.as_released:
-            g = self.marginal_critic(z)
-            term += self._between_views(g, weight)
+            g = self.marginal_critic(z).reshape(self.views, -1)
+            term = term + self._between_views(g, weight)
         return term
 
-    def _over_views(self, function, values: Tensor, weight: Tensor) -> Tensor:
-        total = 0.0
-        for view in values.reshape(self.views, -1):
-            total += function(view, weight)
-        return total
-
     def _between_views(self, values: Tensor, weight: Tensor) -> Tensor:
-        first, second = values.reshape(self.views, -1)[0], values.reshape(self.views, -1)[-1]
-        return self.difference(first, second, weight)
+        """L_SQ of one critic's values (V, N); with a single view it is 0."""
+        return self.difference(values[0], values[-1], weight)
 
 
 class JointDual(Dual):

@@ -2,6 +2,7 @@
 
 Conventions: N sentences, Z latent dimensions. ``weight`` (N,) is 1 for a sentence and 0 for a row
 that only fills up a fixed-shape batch; expectations and sums run over the sentences of weight 1.
+Where a shape says (..., N), what stands before the sentences (views, critics) stays.
 Everything is fp32, in nats, and differentiable; random numbers come in as arguments.
 """
 
@@ -18,8 +19,8 @@ overflow."""
 
 
 def expectation(values: Tensor, weight: Tensor) -> Tensor:
-    """E[v] = sum_i w_i v_i / sum_i w_i, over ``values`` (N,)."""
-    return (values * weight).sum() / weight.sum()
+    """E[v] = sum_i w_i v_i / sum_i w_i, (..., N) -> (...)."""
+    return (values * weight).sum(-1) / weight.sum()
 
 
 def bounded_exp(values: Tensor) -> Tensor:
@@ -34,6 +35,11 @@ def log_one_plus_sum_exp(values: Tensor, weight: Tensor) -> Tensor:
     # log1p, for the last bits of log depend on how the threads of a CPU share the elements.
     sums = ops.exp(-shift) - 1.0 + (weight * ops.exp(exponents)).sum(-1)
     return shift + ops.log1p(sums)
+
+
+def _log_one_plus_exp(values: Tensor) -> Tensor:
+    # Not softplus: of several numbers its last bits, too, depend on how threads share them.
+    return log_one_plus_sum_exp(values.expand_dims(-1), ops.ones(1, values.dtype))
 
 
 def sentence_negative_log_likelihood(
@@ -81,53 +87,56 @@ def dual_kl(critic_posterior: Tensor, critic_prior: Tensor, weight: Tensor) -> T
     """E_q f - E_p exp f + 1: the Fenchel dual of Eq. 3, which is the KL at f = log q/p.
 
     The paper prints it without the + 1, which the maximum needs to equal the KL (and the released
-    evaluation adds). Any f gives, in expectation, a lower bound. (N,), (N,) -> scalar.
+    evaluation adds). Any f gives, in expectation, a lower bound. (..., N), (..., N) -> (...).
     """
     return 1.0 - dual_posterior(critic_posterior, weight) - dual_prior(critic_prior, weight)
 
 
 def dual_posterior(critic_posterior: Tensor, weight: Tensor) -> Tensor:
-    """-E_q f: the posterior's part of the critic's loss, Eq. 3 (to be minimised)."""
+    """-E_q f: the posterior's part of the critic's loss, Eq. 3 (to be minimised), (..., N) ->
+    (...)."""
     return -expectation(critic_posterior, weight)
 
 
 def dual_prior(critic_prior: Tensor, weight: Tensor) -> Tensor:
-    """E_p exp f: the prior's part of the critic's loss, Eq. 3."""
+    """E_p exp f: the prior's part of the critic's loss, Eq. 3, (..., N) -> (...)."""
     return expectation(bounded_exp(critic_prior), weight)
 
 
 def circle_mean_posterior(critic_posterior: Tensor, weight: Tensor) -> Tensor:
-    """log(1 + exp(-E_q f)), the first line of Eq. 13."""
-    return ops.softplus(-expectation(critic_posterior, weight))
+    """log(1 + exp(-E_q f)), the first line of Eq. 13, (..., N) -> (...)."""
+    return _log_one_plus_exp(-expectation(critic_posterior, weight))
 
 
 def circle_mean_prior(critic_prior: Tensor, weight: Tensor) -> Tensor:
-    """log(1 + exp(E_p exp f)), the second line of Eq. 13."""
-    return ops.softplus(expectation(bounded_exp(critic_prior), weight))
+    """log(1 + exp(E_p exp f)), the second line of Eq. 13, (..., N) -> (...)."""
+    return _log_one_plus_exp(expectation(bounded_exp(critic_prior), weight))
 
 
 def circle_sum_posterior(critic_posterior: Tensor, weight: Tensor) -> Tensor:
-    """log(1 + exp(-sum_i f(q_i))), as Eq. 18 prints it."""
-    return ops.softplus(-(critic_posterior * weight).sum())
+    """log(1 + exp(-sum_i f(q_i))), as Eq. 18 prints it, (..., N) -> (...)."""
+    return _log_one_plus_exp(-(critic_posterior * weight).sum(-1))
 
 
 def circle_sum_prior(critic_prior: Tensor, weight: Tensor) -> Tensor:
-    """log(1 + exp(sum_i exp f(p_i))), as Eq. 18 prints it."""
-    return ops.softplus((bounded_exp(critic_prior) * weight).sum())
+    """log(1 + exp(sum_i exp f(p_i))), as Eq. 18 prints it, (..., N) -> (...)."""
+    return _log_one_plus_exp((bounded_exp(critic_prior) * weight).sum(-1))
 
 
 def circle_pairwise_posterior(critic_posterior: Tensor, weight: Tensor) -> Tensor:
-    """log(1 + sum_i exp(-f(q_i))): circle loss over pairs (Sun et al. 2020), as released."""
+    """log(1 + sum_i exp(-f(q_i))): circle loss over pairs (Sun et al. 2020), as released, (..., N)
+    -> (...)."""
     return log_one_plus_sum_exp(-critic_posterior, weight)
 
 
 def circle_pairwise_prior(critic_prior: Tensor, weight: Tensor) -> Tensor:
-    """log(1 + sum_i exp(exp f(p_i))): circle loss over pairs (Sun et al. 2020), as released."""
+    """log(1 + sum_i exp(exp f(p_i))): circle loss over pairs (Sun et al. 2020), as released, (...,
+    N) -> (...)."""
     return log_one_plus_sum_exp(bounded_exp(critic_prior), weight)
 
 
 class CriticLoss(NamedTuple):
-    """What a critic minimises: posterior(f(q), weight) + prior(f(p), weight)."""
+    """What a critic minimises: posterior(f(q), weight) + prior(f(p), weight), (..., N) -> (...)."""
 
     posterior: object
     prior: object

@@ -40,7 +40,7 @@ def global_norm(gradients: tuple) -> Tensor:
     """sqrt(sum of squares over all gradients)."""
     half_squares = 0.0
     for gradient in gradients:
-        half_squares += P.L2Loss()(gradient)
+        half_squares = half_squares + P.L2Loss()(gradient)
     return ops.sqrt(2.0 * half_squares)
 
 

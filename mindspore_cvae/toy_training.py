@@ -73,8 +73,7 @@ class CategoryDual(nn.Cell):
     Args:
         categories: K.
         views: V.
-        critic_loss: a name of ``objectives.CRITIC_LOSSES``; one that is a sum over sentences or
-            over the last axis, since both views are passed in one array.
+        critic_loss: a name of ``objectives.CRITIC_LOSSES``.
     """
 
     def __init__(self, categories: int, views: int, critic_loss: str):
@@ -92,14 +91,13 @@ class CategoryDual(nn.Cell):
         """
         inputs = ops.concat((ops.concat((z, prior)), ops.concat((h, h))), 1)
         posterior, prior_values = self.critic(inputs).reshape(2, self.views, -1)
-        loss = self.posterior_term(posterior, weight).sum()
-        loss += self.prior_term(prior_values, weight).sum()
-        return loss, ops.zeros((), loss.dtype)
+        losses = self.posterior_term(posterior, weight) + self.prior_term(prior_values, weight)
+        return losses.sum(), ops.zeros((), losses.dtype)
 
     def construct(self, h: Tensor, parameters, z: Tensor, prior, weight: Tensor) -> Tensor:
         """E_q f, summed over views: all of the dual that moves the model (Eq. 4)."""
         values = self.critic(ops.concat((z, h), 1)).reshape(self.views, -1)
-        return -objectives.dual_posterior(values, weight)
+        return -objectives.dual_posterior(values, weight).sum()
 
 
 def build_toy(system: ToySystem, categories: int, seed: int) -> LatentVariableModel:

@@ -375,6 +375,21 @@ def test_no_critic_at_all_gives_0(mode):
     assert value(objectives.dual_kl, zeros, zeros, ones) == 0
 
 
+OVER_SENTENCES = ("expectation", "dual_posterior", "dual_prior") + tuple(
+    f"circle_{form}_{side}"
+    for form in ("mean", "sum", "pairwise")
+    for side in ("posterior", "prior")
+)
+
+
+@pytest.mark.parametrize("name", OVER_SENTENCES)
+def test_what_stands_before_the_sentences_stays(name, mode):
+    """Views, critics: each row of sentences has a value of its own."""
+    rows = np.stack([F, G])
+    alone = [value(getattr(objectives, name), row, WEIGHT) for row in rows]
+    np.testing.assert_allclose(value(getattr(objectives, name), rows, WEIGHT), alone, **EXACT)
+
+
 @pytest.mark.parametrize("name", objectives.CRITIC_LOSSES)
 def test_a_critic_loss_falls_when_the_critic_tells_better(name, mode):
     loss = objectives.CRITIC_LOSSES[name]
