@@ -42,12 +42,12 @@ class FitStep(nn.TrainOneStepCell):
         self.value_and_grad = ops.value_and_grad(self.loss, None, self.weights)
 
     def loss(self, h: Tensor, z: Tensor, prior: Tensor, weight: Tensor) -> Tensor:
-        rows = z.shape[0]
-        total = 0.0
-        for values in self.network(ops.concat((h, h)), ops.concat((z, prior))):
-            total += objectives.dual_posterior(values[:rows], weight)
-            total += objectives.dual_prior(values[rows:], weight)
-        return total
+        f, g = self.network(ops.concat((h, h)), ops.concat((z, prior)))
+        values = ops.concat((f, g)).reshape(2, 2, -1)
+        posterior, prior_values = values[:, 0], values[:, 1]
+        losses = objectives.dual_posterior(posterior, weight)
+        losses = losses + objectives.dual_prior(prior_values, weight)
+        return losses.sum()
 
     def construct(self, h: Tensor, z: Tensor, prior: Tensor, weight: Tensor) -> Tensor:
         loss, gradients = self.value_and_grad(h, z, prior, weight)
