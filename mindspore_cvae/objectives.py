@@ -93,8 +93,10 @@ def dual_kl(critic_posterior: Tensor, critic_prior: Tensor, weight: Tensor) -> T
 
 
 def dual_posterior(critic_posterior: Tensor, weight: Tensor) -> Tensor:
-    """-E_q f: the posterior's part of the critic's loss, Eq. 3 (to be minimised), (..., N) ->
-    (...)."""
+    """-E_q f: the posterior's part of the critic's loss, Eq. 3 (to be minimised).
+
+    (..., N) -> (...).
+    """
     return -expectation(critic_posterior, weight)
 
 
@@ -124,14 +126,18 @@ def circle_sum_prior(critic_prior: Tensor, weight: Tensor) -> Tensor:
 
 
 def circle_pairwise_posterior(critic_posterior: Tensor, weight: Tensor) -> Tensor:
-    """log(1 + sum_i exp(-f(q_i))): circle loss over pairs (Sun et al. 2020), as released, (..., N)
-    -> (...)."""
+    """log(1 + sum_i exp(-f(q_i))): circle loss over pairs (Sun et al. 2020), as released.
+
+    (..., N) -> (...).
+    """
     return log_one_plus_sum_exp(-critic_posterior, weight)
 
 
 def circle_pairwise_prior(critic_prior: Tensor, weight: Tensor) -> Tensor:
-    """log(1 + sum_i exp(exp f(p_i))): circle loss over pairs (Sun et al. 2020), as released, (...,
-    N) -> (...)."""
+    """log(1 + sum_i exp(exp f(p_i))): circle loss over pairs (Sun et al. 2020), as released.
+
+    (..., N) -> (...).
+    """
     return log_one_plus_sum_exp(bounded_exp(critic_prior), weight)
 
 
