@@ -77,6 +77,7 @@ class ContrastiveVAE:
         config: the run's configuration.
         vocabulary: its words.
         folder: its folder.
+        checkpoint: ``best`` or ``last``.
         step: training steps behind the weights.
         latent_size: Z.
     """
@@ -89,6 +90,7 @@ class ContrastiveVAE:
         self.config = config = run.config
         self.vocabulary = run.vocabulary
         self.folder = run.folder
+        self.checkpoint = run.checkpoint
         self.step = run.step
         self.latent_size = config.model.latent_size
         rows, max_words = config.eval.rows, config.data.max_words

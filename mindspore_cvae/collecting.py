@@ -8,15 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mindspore_cvae import runs
 from mindspore_cvae.experiments import PAPER, Column, Exhibit, Row
-from mindspore_cvae.progression import (
-    NGRAM,
-    TOY,
-    Job,
-    has_results,
-    interpolation,
-    test_metrics,
-    training_of,
-)
+from mindspore_cvae.progression import Job, training_of
+from mindspore_cvae.results import KINDS, Wanted, interpolation
 
 Summary = dict[str, object]
 """``mean``; ``spread``, the sample standard deviation (None of a single run); ``values``, by
@@ -53,11 +46,11 @@ def collect(exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], settings: Mappi
         InputError: A run was made with other settings.
     """
     rows, unfinished = [], {}
+    kind, wanted = KINDS[exhibit.kind], Wanted(generated=settings.get("generated"))
     for row, row_jobs in jobs.items():
         states = {job: training_of(job) for job in row_jobs}
         done = [job for job in row_jobs if states[job].is_complete]
-        generated = settings.get("generated")
-        ready = [job for job in done if has_results(job, exhibit.kind, generated=generated)]
+        ready = [job for job in done if kind.is_there(job, wanted)]
         for job in row_jobs:
             if job not in done:
                 state = states[job]
@@ -89,24 +82,8 @@ def collect(exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], settings: Mappi
     }
 
 
-def results_of(job: Job, kind: str) -> dict:
-    """The numbers of a finished job, by the keys of an exhibit's columns."""
-    if kind in ("metrics", "sweep"):
-        return test_metrics(job)
-    if kind == "toy":
-        return runs.read_metrics(job.folder, TOY)
-    if kind == "ngram":
-        protocols = runs.read_metrics(job.folder, NGRAM).get("protocols") or {}
-        return {
-            f"{protocol}.{key}": value
-            for protocol, result in protocols.items()
-            for key, value in result.items()
-        }
-    return {}
-
-
 def _columns(jobs: Iterable[Job], exhibit: Exhibit) -> dict[str, Summary]:
-    results = {job.seed: results_of(job, exhibit.kind) for job in jobs}
+    results = {job.seed: KINDS[exhibit.kind].numbers(job) for job in jobs}
     columns = {}
     for column in (*exhibit.columns, *exhibit.valid):
         values = {

@@ -21,7 +21,6 @@ from mindspore import Tensor, nn, ops
 from mindspore_cvae import noise
 from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, UNKNOWN
 from mindspore_cvae.decoding import Decoding
-from mindspore_cvae.loading import LoadedRun
 from mindspore_cvae.progress import progress
 
 IMPOSSIBLE = -1e30
@@ -310,33 +309,3 @@ def prior_codes(count: int, latent_size: int, seed: int) -> np.ndarray:
         for number in range(count)
     ]
     return np.stack(draws) if draws else np.zeros((0, latent_size), np.float32)
-
-
-def sample_texts(
-    run: LoadedRun,
-    n: int,
-    decoding: str = "sample",
-    *,
-    seed: int = 0,
-    max_words: int | None = None,
-    **options,
-) -> list[str]:
-    """Sentences of a run's model from the prior.
-
-    Args:
-        run: the run.
-        n: how many.
-        decoding: ``sample``, ``greedy`` or ``beam``.
-        seed: of z and of the draws of words.
-        max_words: longest sentence; None takes the run's ``data.max_words``.
-        options: further fields of :class:`Decoding`.
-
-    Returns:
-        n texts, words separated by a blank.
-    """
-    if max_words is None:
-        max_words = run.config.data.max_words
-    decode = SentenceDecoder(run.model.decoder, run.config.eval.rows)
-    z = prior_codes(n, run.config.model.latent_size, seed)
-    ways = Decoding(method=decoding, max_words=max_words, **options)
-    return [run.vocabulary.decode(ids) for ids in decode(z, ways, seed)]

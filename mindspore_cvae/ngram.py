@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindspore_cvae import devices, runs
+from mindspore_cvae import runs
+from mindspore_cvae.api import ContrastiveVAE
 from mindspore_cvae.data import Vocabulary, load_corpus
 from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.files import write_atomically
@@ -30,8 +31,6 @@ from mindspore_cvae.options import add_settings, number, settings
 if TYPE_CHECKING:
     import kenlm
 
-RESULT = "ngram.json"
-"""Name of the file in a run's folder."""
 ORDER = 5
 """Longest n-gram of the language models."""
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
@@ -395,15 +394,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for split in (corpus.train, corpus.test)
     }
 
-    devices.apply_precision(config.precision)
-    from mindspore_cvae.generation import sample_texts
-    from mindspore_cvae.loading import load_run
-
-    devices.choose(config.device_target, config.device_id)
-    run = load_run(folder, arguments.checkpoint, config)
+    model = ContrastiveVAE.load(folder, arguments.checkpoint, config=config)
 
     def generate(count: int, decoding: str, max_words: int) -> list[str]:
-        return sample_texts(run, count, decoding, seed=arguments.seed, max_words=max_words)
+        return model.sample(count, decoding, seed=arguments.seed, max_words=max_words)
 
     results = {}
     for name in arguments.protocol:
@@ -414,8 +408,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "protocol": name,
             **result,
             "seed": arguments.seed,
-            "checkpoint": run.checkpoint,
-            "step": run.step,
+            "checkpoint": model.checkpoint,
+            "step": model.step,
             "n": arguments.n,
         }
         print(
@@ -425,8 +419,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "{decoding}".format(name, **result)
         )
     document = {**results[arguments.protocol[0]], "protocols": results}
-    write_atomically(folder / RESULT, json.dumps(document, indent=2, allow_nan=False) + "\n")
-    print(f"written to {folder / RESULT}")
+    write_atomically(folder / runs.NGRAM, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    print(f"written to {folder / runs.NGRAM}")
 
 
 if __name__ == "__main__":

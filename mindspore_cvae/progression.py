@@ -5,7 +5,6 @@ Everything is read from run folders as text; nothing here trains.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,12 +15,10 @@ from mindspore_cvae import config as configuration
 from mindspore_cvae.config import Config
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.experiments import Run
+from mindspore_cvae.toy_figure import TOY_RESULT
 
 COMPLETE = ("epochs", "max_steps", "patience")
 """Reasons for the end of a training that is whole."""
-NGRAM = "ngram.json"
-TOY = "toy.json"
-INTERPOLATION = "interpolation.jsonl"
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ def training_of(job: Job) -> Training:
         InputError: The folder holds a run with other settings.
     """
     if job.config is None:
-        toy = runs.read_metrics(job.folder, TOY)
+        toy = runs.read_metrics(job.folder, TOY_RESULT)
         is_complete = toy.get("iterations", 0) >= job.iterations
         saved = job.folder / runs.CHECKPOINTS
         done = max(checkpoints.steps(saved), default=0)
@@ -124,64 +121,6 @@ def _share(config: Config, rows: Iterable[Mapping]) -> float:
     return min(steps / total, 1.0) if total else 0.0
 
 
-def best_step(folder: Path) -> int | None:
-    """Training steps behind the checkpoint that evaluations take: the best, else the last."""
-    rows = [row for row in runs.read_log(folder) if row.get("event") == "valid"]
-    best = [row for row in rows if row.get("best") is True]
-    chosen = (best or rows)[-1:]
-    return chosen[0].get("step") if chosen else None
-
-
-def test_metrics(job: Job) -> dict:
-    """The metrics of the test split by the checkpoint that is the best now; else an empty one."""
-    metrics = runs.read_metrics(job.folder, runs.metrics_name("test"))
-    return metrics if metrics and metrics.get("step") == best_step(job.folder) else {}
-
-
-def interpolation(job: Job) -> list[dict]:
-    """The rows of a job's interpolation; none where it was not made, or with older weights."""
-    path = job.folder / INTERPOLATION
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
-        return []
-    return rows if all(isinstance(row, dict) for row in rows) else []
-
-
-def has_results(job: Job, kind: str, iw_samples: int = 0, generated: int | None = None) -> bool:
-    """Whether a completed training has what an exhibit of a kind reads besides, made as the job's
-    settings say.
-
-    Args:
-        job: the job.
-        kind: of the exhibit.
-        iw_samples: draws of the importance-weighted bound that the metrics must have; 0 takes any
-            number, and none.
-        generated: sentences that language models must have read; None for the protocols' own
-            numbers.
-    """
-    if kind in ("metrics", "sweep"):
-        metrics, settings = test_metrics(job), job.config.eval
-        wanted = {"samples": settings.samples, "max_sentences": settings.max_sentences}
-        if iw_samples:
-            wanted["iw_samples"] = iw_samples
-        return bool(metrics) and all(metrics.get(key) == value for key, value in wanted.items())
-    if kind == "interpolation":
-        return bool(interpolation(job)) and not _is_older(job, INTERPOLATION)
-    if kind == "ngram":
-        document = runs.read_metrics(job.folder, NGRAM)
-        is_wanted = bool(document) and document.get("n") == generated
-        return is_wanted and not _is_older(job, NGRAM)
-    return True
-
-
-def _is_older(job: Job, name: str) -> bool:
-    """Whether a result was made before the best checkpoint."""
-    pointers = [job.folder / runs.CHECKPOINTS / pointer for pointer in ("best.json", "latest.json")]
-    there = [path for path in pointers if path.exists()]
-    return bool(there) and (job.folder / name).stat().st_mtime < there[0].stat().st_mtime
-
-
 def seconds_of_epoch(rows: Iterable[Mapping]) -> float | None:
     """What an epoch takes by a log, its validation included; None where that was not measured."""
     tokens, busy, validation, whole = 0.0, 0.0, [], None
@@ -219,7 +158,7 @@ class Rates:
                 seconds = seconds_of_epoch(runs.read_log(path))
                 if seconds is not None:
                     self._measured.setdefault(_kind(config), []).append(seconds)
-            toy = runs.read_metrics(path, TOY) if path.is_dir() else {}
+            toy = runs.read_metrics(path, TOY_RESULT) if path.is_dir() else {}
             milliseconds = toy.get("milliseconds_per_iteration")
             if isinstance(milliseconds, float):
                 key = (toy.get("system"), toy.get("categories"))

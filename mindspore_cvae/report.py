@@ -28,9 +28,6 @@ from mindspore_cvae.systems import System
 
 REPORT = "report.html"
 """Name of the page in a run's folder."""
-NGRAM = "ngram.json"
-
-
 TERMS = (
     ("loss", "Loss", "what the model minimises, nats a sentence"),
     ("rec", "Reconstruction", "summed over views, nats a sentence"),
@@ -272,7 +269,7 @@ def _metrics(folder: Path, log: Sequence[Mapping], slots: System) -> Sequence[Ht
                 style="margin-top:12px",
             )
         )
-    ngram = runs.read_metrics(folder, NGRAM)
+    ngram = runs.read_metrics(folder, runs.NGRAM)
     protocols = ngram.get("protocols")
     if isinstance(protocols, dict):
         parts += _ngram(protocols)

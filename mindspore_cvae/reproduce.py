@@ -15,21 +15,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mindspore_cvae import config as configuration
-from mindspore_cvae import runs
 from mindspore_cvae.collecting import collect
-from mindspore_cvae.config import Config
-from mindspore_cvae.data import Vocabulary, load_corpus
 from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.experiments import EXHIBITS, TOY_ITERATIONS, Exhibit, Row, Run
 from mindspore_cvae.files import write_atomically
 from mindspore_cvae.options import add_overrides, number
 from mindspore_cvae.plots import plot
-from mindspore_cvae.progression import INTERPOLATION, Job, Rates, has_results, training_of
-from mindspore_cvae.specimens import path_ends
+from mindspore_cvae.progression import Job, Rates, training_of
+from mindspore_cvae.results import KINDS, Kind, Stage, Wanted
 from mindspore_cvae.tables import markdown
 
 COMMANDS = {
@@ -47,23 +43,6 @@ HARMLESS = (
     *("train.checkpoint_every_steps", "train.keep_checkpoints", "eval.rows", "eval.tokens"),
 )
 """Settings that leave the numbers comparable with the paper's."""
-PAIR = "interpolation.txt"
-"""The two sentences between which a run interpolates."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A command of a job.
-
-    Attributes:
-        title: what it does.
-        command: of :data:`COMMANDS`.
-        arguments: of the command.
-    """
-
-    title: str
-    command: str
-    arguments: tuple[str, ...]
 
 
 class Stopped(Exception):
@@ -252,8 +231,8 @@ def _settings(exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], options) -> d
     }
 
 
-def _has_results(job: Job, kind: str, options: argparse.Namespace) -> bool:
-    return has_results(job, kind, options.iw_samples, options.generated)
+def _wanted(options: argparse.Namespace) -> Wanted:
+    return Wanted(options.iw_samples, options.generated)
 
 
 def unique(jobs: Mapping[Row, Sequence[Job]]) -> list[Job]:
@@ -284,31 +263,12 @@ def training_stage(job: Job, options: argparse.Namespace) -> Stage:
     return Stage("training", "train.py", (*given, "--set", *_pairs(job.run, options)))
 
 
-def result_stage(job: Job, kind: str, options: argparse.Namespace) -> Stage | None:
-    """What makes the results of a trained job that an exhibit of this kind reads, if any."""
-    run = ("--run", str(job.folder))
-    if kind in ("metrics", "sweep"):
-        importance = ("--iw_samples", str(options.iw_samples)) if options.iw_samples else ()
-        # The run's own values may be those of another call.
-        settings = [
-            f"eval.{name}={configuration.shown(getattr(job.config.eval, name))}"
-            for name in ("samples", "max_sentences")
-        ]
-        return Stage("evaluation", "eval.py", (*run, *importance, "--set", *settings))
-    if kind == "ngram":
-        count = ("--n", str(options.generated)) if options.generated else ()
-        return Stage("5-gram language models", "-m mindspore_cvae.ngram", (*run, *count))
-    if kind == "interpolation":
-        places = ("--input", str(job.folder / PAIR), "--output", str(job.folder / INTERPOLATION))
-        return Stage("interpolation", "generate.py", ("interpolate", *run, *places, "--jsonl"))
-    return None
-
-
 def dry_run(
     exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], options: argparse.Namespace
 ) -> list[str]:
     """What would be done and how long it takes, in lines."""
     rates = Rates(options.output_dir)
+    kind, wanted = KINDS[exhibit.kind], _wanted(options)
     lines, known, unknown = [], 0.0, 0
     for job in unique(jobs):
         training = training_of(job)
@@ -322,8 +282,8 @@ def dry_run(
             took = "time unknown" if seconds is None else f"about {duration(seconds)}"
             done = f" from {training.share:.0%}" if training.is_begun else ""
             stages.append(f"train{done}, {took}")
-        stage = result_stage(job, exhibit.kind, options)
-        is_made = training.is_complete and _has_results(job, exhibit.kind, options)
+        stage = kind.stage(job, wanted)
+        is_made = training.is_complete and kind.is_there(job, wanted)
         if stage is not None and not is_made:
             stages.append(stage.title)
         said = "; ".join(stages) if stages else "finished"
@@ -372,14 +332,14 @@ def work(
         options.output_dir.mkdir(parents=True, exist_ok=True)
         for job in everything:
             if job.name not in reasons:
-                _finish(job, exhibit.kind, options, deadline, reasons)
+                _finish(job, KINDS[exhibit.kind], options, deadline, reasons)
     except Stopped:
         print(f"stopped: the budget of {options.budget:g} minutes is used up", flush=True)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _finish(job: Job, kind: str, options, deadline: float | None, reasons: dict[str, str]) -> None:
+def _finish(job: Job, kind: Kind, options, deadline: float | None, reasons: dict[str, str]) -> None:
     """The stages that a job lacks; a failure goes into ``reasons``."""
     if not training_of(job).is_complete:
         if not _run(job, training_stage(job, options), deadline, reasons):
@@ -387,11 +347,10 @@ def _finish(job: Job, kind: str, options, deadline: float | None, reasons: dict[
         if not training_of(job).is_complete:
             reasons[job.name] = "training ended early"
             return
-    stage = result_stage(job, kind, options)
-    if stage is None or _has_results(job, kind, options):
+    stage = kind.stage(job, _wanted(options))
+    if stage is None or kind.is_there(job, _wanted(options)):
         return
-    if kind == "interpolation":
-        write_atomically(job.folder / PAIR, "".join(f"{text}\n" for text in pair_of(job)))
+    kind.prepare(job)
     _run(job, stage, deadline, reasons)
 
 
@@ -443,18 +402,6 @@ def run_stage(stage: Stage, deadline: float | None) -> int:
         process.terminate()
         process.wait()
         raise
-
-
-def pair_of(job: Job) -> tuple[str, str]:
-    """Two sentences of the test split, between which a run interpolates."""
-    config: Config = job.config
-    vocabulary = Vocabulary.load(job.folder / runs.VOCABULARY)
-    split = load_corpus(config.data, vocabulary).test
-    ends = path_ends(split.lengths)
-    if not ends:
-        raise InputError(f"{split.source}: an interpolation takes two sentences")
-    first, last = (vocabulary.decode(split.sentences[index]) for index in ends[0])
-    return first, last
 
 
 def write_results(

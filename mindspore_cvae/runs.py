@@ -5,6 +5,7 @@
     RUN/log.jsonl             one JSON object a line, written as training goes
     RUN/checkpoints/          see :mod:`mindspore_cvae.checkpoints`
     RUN/metrics-<split>.json  the last evaluation of each split
+    RUN/ngram.json            the last perplexities by KenLM
     RUN/report.html           all of it for people, see :mod:`mindspore_cvae.report`
     RUN/profile/              what MindSpore's profiler wrote (``train.py --profile``)
     RUN/lock                  held while a process trains here
@@ -36,6 +37,7 @@ VOCABULARY = "vocab.txt"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 LOCK = "lock"
+NGRAM = "ngram.json"
 PROFILE = "profile"
 
 

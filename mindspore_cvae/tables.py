@@ -20,12 +20,8 @@ def markdown(document: Mapping, exhibit: Exhibit) -> str:
     """
     name = exhibit.name.replace("-", " ").capitalize()
     parts = [f"# {name}: {exhibit.title}", *_preface(document, exhibit)]
-    if exhibit.kind == "interpolation":
-        parts += _interpolations(document)
-    elif exhibit.kind == "epochs":
-        parts += _epochs(document, exhibit)
-    else:
-        parts.append(_numbers(document, exhibit))
+    body = {"interpolation": _interpolations, "epochs": _epochs}.get(exhibit.kind, _numbers)
+    parts += body(document, exhibit)
     if any(row["ours"] or row.get("curves") or row.get("texts") for row in document["rows"]):
         parts.append(f"![{name}]({exhibit.name}.png)")
     if document["unfinished"]:
@@ -65,7 +61,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _numbers(document: Mapping, exhibit: Exhibit) -> str:
+def _numbers(document: Mapping, exhibit: Exhibit) -> list[str]:
+    """A line a row: the paper's numbers, ours beside them, and what the paper lacks."""
     rows = document["rows"]
     has_groups = any(row["group"] for row in rows)
     has_notes = any(row["note"] for row in rows)
@@ -87,7 +84,7 @@ def _numbers(document: Mapping, exhibit: Exhibit) -> str:
         line += [shown(row["ours"].get(column.key), column) for column in valid]
         line += [row["note"]] if has_notes else []
         lines.append(line)
-    return _table(head, lines)
+    return [_table(head, lines)]
 
 
 def _paper(value: float | None, column: Column) -> str:
@@ -129,7 +126,7 @@ def _epochs(document: Mapping, exhibit: Exhibit) -> list[str]:
     return [observed, _table(head, lines)] if lines else [observed]
 
 
-def _interpolations(document: Mapping) -> list[str]:
+def _interpolations(document: Mapping, exhibit: Exhibit) -> list[str]:
     """Sentences by the weight of the first; the paper's own are in its table."""
     parts = []
     for row in document["rows"]:

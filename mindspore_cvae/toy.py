@@ -25,7 +25,7 @@ from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.files import write_atomically
 from mindspore_cvae.options import number
 from mindspore_cvae.progress import progress
-from mindspore_cvae.toy_figure import RESULT, draw, save_snapshots
+from mindspore_cvae.toy_figure import TOY_RESULT, draw, save_snapshots
 
 SNAPSHOTS = (0, 5_000, 15_000, 30_000, 80_000)
 """Iterations of the paper's pictures."""
@@ -153,7 +153,7 @@ def run(experiment: Experiment, folder: Path) -> dict:
         _train(experiment, trainer, so_far, folder)
         result = _result(experiment, so_far, _at_the_end(experiment, trainer, so_far))
         save_snapshots(folder, labels_of(experiment.categories), so_far.snapshots)
-        write_atomically(folder / RESULT, json.dumps(result, indent=1, allow_nan=False) + "\n")
+        write_atomically(folder / TOY_RESULT, json.dumps(result, indent=1, allow_nan=False) + "\n")
         draw([folder], folder / PICTURE)
     finally:
         lock.release()

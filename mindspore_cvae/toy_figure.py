@@ -13,7 +13,7 @@ import numpy as np
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.files import write_atomically
 
-RESULT = "toy.json"
+TOY_RESULT = "toy.json"
 SNAPSHOTS = "snapshots.npz"
 LABELS = "labels"
 
@@ -32,7 +32,7 @@ def load_snapshots(folder: Path) -> tuple[dict, np.ndarray, dict[int, np.ndarray
         InputError: The folder holds no finished run.
     """
     try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        result = json.loads((folder / TOY_RESULT).read_text(encoding="utf-8"))
         with np.load(folder / SNAPSHOTS, allow_pickle=False) as arrays:
             labels = arrays[LABELS]
             steps = sorted(int(name) for name in arrays.files if name != LABELS)

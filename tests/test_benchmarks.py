@@ -28,6 +28,20 @@ def twin(monkeypatch):
     sys.modules.pop("twin", None)
 
 
+@pytest.fixture
+def rounding(twin):
+    import rounding
+
+    yield rounding
+    sys.modules.pop("rounding", None)
+
+
+def to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """Rounded to the nearest number of 8 significant bits, ties to even."""
+    mantissa, exponent = np.frexp(values.astype(np.float64))
+    return np.ldexp(np.rint(mantissa * 256) / 256, exponent)
+
+
 @pytest.mark.parametrize("name", ["vae", "cvae_plus_mi"])
 def test_twin_has_the_losses_of_the_project(twin, name):
     """Several steps, so that gradients, clipping and both optimizers take part."""
@@ -68,3 +82,43 @@ def test_twin_decodes_the_same_words(twin):
         expected = decode(z, Decoding("greedy", max_words=9))
     words = [model.greedy(torch.from_numpy(code[None]), 9) for code in z]
     assert [list(sentence) for sentence in expected] == words
+
+
+def test_rounded_products_of_a_layer_and_of_its_gradients(rounding):
+    source = np.random.default_rng(0)
+    x, weight, above = (source.normal(size=size) for size in ((5, 7), (3, 7), (5, 3)))
+    given = torch.tensor(x, dtype=torch.float32, requires_grad=True)
+    layer = torch.nn.Linear(7, 3)
+    layer.weight.data = torch.tensor(weight, dtype=torch.float32)
+    layer.bias.data.fill_(0.1234567)
+    with rounding.RoundedProducts():
+        result = layer(given)
+        result.backward(torch.tensor(above, dtype=torch.float32))
+    x, weight, above = (to_bfloat16(np.float32(value)) for value in (x, weight, above))
+    # The bias is no factor, and sums are not rounded.
+    expected = x @ weight.T + np.float32(0.1234567)
+    np.testing.assert_allclose(result.detach().numpy(), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(given.grad.numpy(), above @ weight, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(layer.weight.grad.numpy(), above.T @ x, rtol=1e-6, atol=1e-6)
+
+
+def test_rounded_products_inside_an_lstm(rounding):
+    torch.manual_seed(0)
+    lstm = torch.nn.LSTM(6, 4)
+    x = torch.randn(3, 2, 6)
+    with torch.backends.mkldnn.flags(enabled=False), rounding.RoundedProducts():
+        states, _ = lstm(x)
+
+    def sigmoid(values):
+        return 1 / (1 + np.exp(-values))
+
+    from_input, from_state, *biases = (value.detach().numpy() for value in lstm.parameters())
+    h, cell, expected = np.zeros((2, 4)), np.zeros((2, 4)), []
+    for word in x.numpy():
+        gates = to_bfloat16(word) @ to_bfloat16(from_input).T + sum(biases)
+        gates += to_bfloat16(np.float32(h)) @ to_bfloat16(from_state).T
+        first, forget, new, out = np.split(gates, 4, 1)
+        cell = sigmoid(forget) * cell + sigmoid(first) * np.tanh(new)
+        h = sigmoid(out) * np.tanh(cell)
+        expected.append(h)
+    np.testing.assert_allclose(states.detach().numpy(), expected, rtol=1e-5, atol=1e-6)

@@ -229,28 +229,24 @@ def run_folder(tmp_path):
 
 
 def test_command_writes_both_protocols(kenlm_programs, run_folder, monkeypatch, capsys):
-    from mindspore_cvae import devices, generation, loading
-
     asked = []
 
-    def load_run(folder, checkpoint, config):
-        return SimpleNamespace(folder=folder, checkpoint="last", step=7, config=config)
+    def load(folder, checkpoint, *, config):
+        assert (folder, checkpoint, config.eval.rows) == (run_folder, "best", 5)
+        return SimpleNamespace(sample=sample, checkpoint="last", step=7)
 
-    def sample_texts(run, n, decoding, *, seed, max_words):
-        assert run.config.eval.rows == 5
-        asked.append((run.folder, n, decoding, seed, max_words))
+    def sample(n, decoding, *, seed, max_words):
+        asked.append((n, decoding, seed, max_words))
         return [GENERATED[number % 4] for number in range(n)]
 
-    monkeypatch.setattr(loading, "load_run", load_run)
-    monkeypatch.setattr(generation, "sample_texts", sample_texts)
-    monkeypatch.setattr(devices, "choose", lambda target, number: "CPU")
+    monkeypatch.setattr(ngram.ContrastiveVAE, "load", load)
     ngram.main(["--run", str(run_folder), "--seed", "5", "--set", "eval.rows=5"])
     # The longest training sentence has 4 words; the training split has 3 sentences.
     assert asked == [
-        (run_folder, 1280, "greedy", 5, 80),
-        (run_folder, 3, "sample", 5, 4),
+        (1280, "greedy", 5, 80),
+        (3, "sample", 5, 4),
     ]
-    written = json.loads((run_folder / ngram.RESULT).read_text())
+    written = json.loads((run_folder / "ngram.json").read_text())
     released, sampled = written["protocols"]["released"], written["protocols"]["sampled"]
     assert {key: value for key, value in written.items() if key != "protocols"} == released
     assert released["forward_ppl"] > 1

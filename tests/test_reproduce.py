@@ -17,7 +17,7 @@ import pytest
 from made_run import SECONDS_PER_EPOCH, TEST, write_made_run
 from tiny_run import SENTENCES, write_corpus
 
-from mindspore_cvae import cli, config, generate, progression, reproduce, runs, toy
+from mindspore_cvae import cli, config, generate, progression, reproduce, results, runs, toy
 from mindspore_cvae.collecting import collect, negative_epochs, shown, summary
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.experiments import EXHIBITS, METRICS, Column
@@ -26,7 +26,6 @@ from mindspore_cvae.plots import plot
 from mindspore_cvae.progression import Rates, seconds_of_epoch, training_of
 from mindspore_cvae.reproduce import (
     COMMANDS,
-    Stage,
     Stopped,
     dry_run,
     duration,
@@ -35,6 +34,7 @@ from mindspore_cvae.reproduce import (
     run_stage,
     unique,
 )
+from mindspore_cvae.results import KINDS, Stage, Wanted
 from mindspore_cvae.tables import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -271,20 +271,20 @@ def test_a_run_with_other_settings_is_refused(job, tmp_path, setting, told):
 
 def test_results_that_are_older_than_the_best_checkpoint_do_not_count(job, tmp_path):
     make(tmp_path, job)
-    assert progression.test_metrics(job)["ppl"] == TEST["ppl"]
-    assert progression.has_results(job, "metrics")
+    assert results.test_metrics(job)["ppl"] == TEST["ppl"]
+    assert KINDS["metrics"].is_there(job, Wanted())
     with open(job.folder / runs.LOG, "a") as log:
         log.write('{"event": "valid", "step": 100, "epoch": 5, "best": true}\n')
-    assert not progression.has_results(job, "metrics")
+    assert not KINDS["metrics"].is_there(job, Wanted())
     for kind, name in (("ngram", "ngram.json"), ("interpolation", "interpolation.jsonl")):
-        assert not progression.has_results(job, kind)
+        assert not KINDS[kind].is_there(job, Wanted())
         (job.folder / name).write_text('{"protocols": {}, "n": null}\n')
-        assert progression.has_results(job, kind)
+        assert KINDS[kind].is_there(job, Wanted())
         pointer = job.folder / "checkpoints" / "best.json"
         for seconds, expected in ((60, False), (-60, True)):
             pointer.write_text("{}")
             os.utime(pointer, (time.time() + seconds,) * 2)
-            assert progression.has_results(job, kind) == expected
+            assert KINDS[kind].is_there(job, Wanted()) == expected
 
 
 def test_results_of_other_sentences_or_draws_do_not_count(tmp_path):
@@ -292,12 +292,12 @@ def test_results_of_other_sentences_or_draws_do_not_count(tmp_path):
     _, jobs, chosen = planned(*arguments)
     (job,) = unique(jobs)
     make(tmp_path, job)
-    assert progression.has_results(job, "metrics")
+    assert KINDS["metrics"].is_there(job, Wanted())
     for changed in ({"max_sentences": 500}, {"samples": 16}):
         (job.folder / "metrics-test.json").write_text(json.dumps(TEST | changed))
-        assert not progression.has_results(job, "metrics")
+        assert not KINDS["metrics"].is_there(job, Wanted())
         assert "trained, not evaluated" in collected(*arguments)[0]["unfinished"][0]
-    stage = reproduce.result_stage(job, "metrics", chosen)
+    stage = KINDS["metrics"].stage(job, reproduce._wanted(chosen))
     assert stage.arguments[-3:] == ("--set", "eval.samples=128", "eval.max_sentences=null")
 
 
@@ -306,8 +306,8 @@ def test_perplexities_of_another_number_of_sentences_do_not_count(tmp_path):
     job = unique(jobs)[0]
     make(tmp_path, job)
     (job.folder / "ngram.json").write_text('{"protocols": {}, "n": 50}\n')
-    assert progression.has_results(job, "ngram", generated=50)
-    assert not progression.has_results(job, "ngram")
+    assert KINDS["ngram"].is_there(job, Wanted(generated=50))
+    assert not KINDS["ngram"].is_there(job, Wanted())
     settings = reproduce._settings(exhibit, jobs, chosen)
     assert not settings["is_comparable"] and "--generated 50" in settings["trained_on"]
 
@@ -542,7 +542,7 @@ class Worker:
         if stage.command == "train.py":
             make(self.folder, job, test=None)
         elif stage.command == "eval.py":
-            metrics = {**TEST, "step": progression.best_step(job.folder)}
+            metrics = {**TEST, "step": results.best_step(job.folder)}
             runs.write_metrics(job.folder, "test", metrics)
         return 0
 
@@ -590,8 +590,8 @@ def test_other_draws_are_evaluated_again(worker, tmp_path):
     make(tmp_path, job, test={"iw_samples": 3})
     assert call(tmp_path) == 0
     assert worker.done[0] == (name, "eval.py") and (name, "train.py") not in worker.done
-    assert progression.has_results(job, "metrics", 512)
-    assert not progression.has_results(job, "metrics", 511)
+    assert KINDS["metrics"].is_there(job, Wanted(512))
+    assert not KINDS["metrics"].is_there(job, Wanted(511))
 
 
 def test_what_was_begun_goes_on(worker, tmp_path):
@@ -642,9 +642,9 @@ def test_two_sentences_of_the_test_split(tmp_path):
     made = write_made_run(job.folder, job.run.system, *MADE, f"data.dir={corpus}")
     words = {word for sentence in SENTENCES for word in sentence.split()}
     (made / "vocab.txt").write_text("\n".join(["<pad>", "<unk>", "<s>", "</s>", *sorted(words)]))
-    first, last = reproduce.pair_of(job)
+    first, last = results.pair_of(job)
     assert first in SENTENCES and last in SENTENCES and first != last
-    stage = reproduce.result_stage(job, "interpolation", chosen)
+    stage = KINDS["interpolation"].stage(job, reproduce._wanted(chosen))
     assert stage.command == "generate.py" and stage.arguments[0] == "interpolate"
 
 
@@ -653,7 +653,7 @@ def test_the_commands_take_the_arguments_of_their_stages(name, tmp_path):
     exhibit, jobs, chosen = planned(name, tmp_path, "--generated", "9")
     for job in unique(jobs):
         stages = [reproduce.training_stage(job, chosen)]
-        stages.append(reproduce.result_stage(job, exhibit.kind, chosen))
+        stages.append(KINDS[exhibit.kind].stage(job, reproduce._wanted(chosen)))
         for stage in filter(None, stages):
             assert stage.command in COMMANDS
             if stage.command == "train.py":

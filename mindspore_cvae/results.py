@@ -1,0 +1,182 @@
+"""What an exhibit reads of a trained run: whether it is there, its numbers, and what makes it.
+
+Each kind of exhibit is a row of :data:`KINDS`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mindspore_cvae import config as configuration
+from mindspore_cvae import runs
+from mindspore_cvae.config import Config
+from mindspore_cvae.data import Vocabulary, load_corpus
+from mindspore_cvae.errors import InputError
+from mindspore_cvae.files import write_atomically
+from mindspore_cvae.progression import Job
+from mindspore_cvae.specimens import path_ends
+from mindspore_cvae.toy_figure import TOY_RESULT
+
+INTERPOLATION = "interpolation.jsonl"
+PAIR = "interpolation.txt"
+"""The two sentences between which a run interpolates."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How results are to be made.
+
+    Attributes:
+        iw_samples: draws of the importance-weighted bound that the metrics must have; 0 takes any
+            number, and none.
+        generated: sentences that language models must have read; None for the protocols' own
+            numbers.
+    """
+
+    iw_samples: int = 0
+    generated: int | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command of a job.
+
+    Attributes:
+        title: what it does.
+        command: of :data:`mindspore_cvae.reproduce.COMMANDS`.
+        arguments: of the command.
+    """
+
+    title: str
+    command: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What exhibits of a kind read of a completed training besides its log.
+
+    Attributes:
+        is_there: whether it is there, made as the job's settings and the arguments say.
+        numbers: its numbers, by the keys of an exhibit's columns.
+        stage: the command that makes it; None where training has made it.
+        prepare: writes what the command reads.
+    """
+
+    is_there: Callable[[Job, Wanted], bool] = lambda job, wanted: True
+    numbers: Callable[[Job], dict] = lambda job: {}
+    stage: Callable[[Job, Wanted], Stage | None] = lambda job, wanted: None
+    prepare: Callable[[Job], None] = lambda job: None
+
+
+def best_step(folder: Path) -> int | None:
+    """Training steps behind the checkpoint that evaluations take: the best, else the last."""
+    rows = [row for row in runs.read_log(folder) if row.get("event") == "valid"]
+    best = [row for row in rows if row.get("best") is True]
+    chosen = (best or rows)[-1:]
+    return chosen[0].get("step") if chosen else None
+
+
+def test_metrics(job: Job) -> dict:
+    """The metrics of the test split by the checkpoint that is the best now; else an empty one."""
+    metrics = runs.read_metrics(job.folder, runs.metrics_name("test"))
+    return metrics if metrics and metrics.get("step") == best_step(job.folder) else {}
+
+
+def interpolation(job: Job) -> list[dict]:
+    """The rows of a job's interpolation; none where it was not made, or with older weights."""
+    path = job.folder / INTERPOLATION
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return []
+    return rows if all(isinstance(row, dict) for row in rows) else []
+
+
+def _has_metrics(job: Job, wanted: Wanted) -> bool:
+    metrics, settings = test_metrics(job), job.config.eval
+    values = {"samples": settings.samples, "max_sentences": settings.max_sentences}
+    if wanted.iw_samples:
+        values["iw_samples"] = wanted.iw_samples
+    return bool(metrics) and all(metrics.get(key) == value for key, value in values.items())
+
+
+def _evaluation(job: Job, wanted: Wanted) -> Stage:
+    importance = ("--iw_samples", str(wanted.iw_samples)) if wanted.iw_samples else ()
+    # The run's own values may be those of another call.
+    settings = [
+        f"eval.{name}={configuration.shown(getattr(job.config.eval, name))}"
+        for name in ("samples", "max_sentences")
+    ]
+    return Stage("evaluation", "eval.py", (*_run(job), *importance, "--set", *settings))
+
+
+def _run(job: Job) -> tuple[str, str]:
+    return "--run", str(job.folder)
+
+
+def _has_perplexities(job: Job, wanted: Wanted) -> bool:
+    document = runs.read_metrics(job.folder, runs.NGRAM)
+    is_wanted = bool(document) and document.get("n") == wanted.generated
+    return is_wanted and not _is_older(job, runs.NGRAM)
+
+
+def _perplexities(job: Job) -> dict:
+    protocols = runs.read_metrics(job.folder, runs.NGRAM).get("protocols") or {}
+    return {
+        f"{protocol}.{key}": value
+        for protocol, result in protocols.items()
+        for key, value in result.items()
+    }
+
+
+def _language_models(job: Job, wanted: Wanted) -> Stage:
+    count = ("--n", str(wanted.generated)) if wanted.generated else ()
+    return Stage("5-gram language models", "-m mindspore_cvae.ngram", (*_run(job), *count))
+
+
+def _has_interpolation(job: Job, wanted: Wanted) -> bool:
+    return bool(interpolation(job)) and not _is_older(job, INTERPOLATION)
+
+
+def _interpolating(job: Job, wanted: Wanted) -> Stage:
+    places = ("--input", str(job.folder / PAIR), "--output", str(job.folder / INTERPOLATION))
+    return Stage("interpolation", "generate.py", ("interpolate", *_run(job), *places, "--jsonl"))
+
+
+def _write_pair(job: Job) -> None:
+    write_atomically(job.folder / PAIR, "".join(f"{text}\n" for text in pair_of(job)))
+
+
+def pair_of(job: Job) -> tuple[str, str]:
+    """Two sentences of the test split, between which a run interpolates."""
+    config: Config = job.config
+    vocabulary = Vocabulary.load(job.folder / runs.VOCABULARY)
+    split = load_corpus(config.data, vocabulary).test
+    ends = path_ends(split.lengths)
+    if not ends:
+        raise InputError(f"{split.source}: an interpolation takes two sentences")
+    first, last = (vocabulary.decode(split.sentences[index]) for index in ends[0])
+    return first, last
+
+
+def _is_older(job: Job, name: str) -> bool:
+    """Whether a result was made before the best checkpoint."""
+    pointers = [job.folder / runs.CHECKPOINTS / pointer for pointer in ("best.json", "latest.json")]
+    there = [path for path in pointers if path.exists()]
+    return bool(there) and (job.folder / name).stat().st_mtime < there[0].stat().st_mtime
+
+
+_METRICS = Kind(_has_metrics, test_metrics, _evaluation)
+KINDS = {
+    "metrics": _METRICS,
+    "sweep": _METRICS,
+    "ngram": Kind(_has_perplexities, _perplexities, _language_models),
+    "interpolation": Kind(_has_interpolation, stage=_interpolating, prepare=_write_pair),
+    "toy": Kind(numbers=lambda job: runs.read_metrics(job.folder, TOY_RESULT)),
+    "epochs": Kind(),
+}
+"""By the kind of an exhibit."""
