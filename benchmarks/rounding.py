@@ -180,7 +180,7 @@ def main() -> None:
         "seed": settings.seed,
         "steps": ends.tolist(),
         "terms": TERMS,
-        "curves": {name: values.tolist() for name, values in curves.items()},
+        "curves": {name: values.round(4).tolist() for name, values in curves.items()},
     }
     text = json.dumps(document, allow_nan=False) + "\n"
     write_atomically(options.output_dir / "rounding.json", text)
