@@ -223,6 +223,12 @@ def _eval_parser() -> CommandParser:
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), default="best", help="which one (best)"
     )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write the metrics there (RUN/metrics-<split>.json)",
+    )
     add_settings(parser)
     return parser
 
@@ -234,8 +240,10 @@ def _evaluate(argv: Sequence[str] | None) -> int:
         options["overrides"] = [*arguments.overrides, f"eval.samples={arguments.samples}"]
     folder = Path(arguments.run)
     config = runs.read_config(folder, **options)
-    if arguments.per_sentence is not None and not arguments.per_sentence.parent.is_dir():
-        raise InputError(f"--per_sentence: the folder of {arguments.per_sentence} does not exist")
+    for name in ("per_sentence", "output"):
+        place = getattr(arguments, name)
+        if place is not None and not place.parent.is_dir():
+            raise InputError(f"--{name}: the folder of {place} does not exist")
     corpus = _corpus(config, folder)
 
     devices.apply_precision(config.precision)
@@ -251,7 +259,11 @@ def _evaluate(argv: Sequence[str] | None) -> int:
         arguments.iw_samples,
         arguments.refit_critic,
     )
-    path = runs.write_metrics(folder, arguments.split, metrics)
+    path = arguments.output
+    if path is None:
+        path = runs.write_metrics(folder, arguments.split, metrics)
+    else:
+        runs.write_json(path, metrics)
     if arguments.per_sentence is not None:
         write_atomically(arguments.per_sentence, _tab_separated(values))
     print(metrics_table(metrics))

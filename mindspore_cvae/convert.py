@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 import hashlib
 import io
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ from mindspore_cvae import config as configuration
 from mindspore_cvae.data import Vocabulary
 from mindspore_cvae.errors import CommandParser, InputError, run_command, warn_user
 from mindspore_cvae.files import write_atomically
-from mindspore_cvae.options import add_settings, settings
+from mindspore_cvae.options import SettingsParser, add_settings, settings
 
 if TYPE_CHECKING:
     from mindspore_cvae.config import Config
@@ -103,7 +104,7 @@ def read_state_dict(path: Path, expected: Shapes) -> dict[str, np.ndarray]:
         state = reader(path, expected)
     except (
         *(safetensors.SafetensorError, zipfile.BadZipFile, zlib.error, EOFError),
-        *(NotImplementedError, RuntimeError, ValueError, SyntaxError),
+        *(NotImplementedError, RuntimeError, ValueError, SyntaxError, tokenize.TokenError),
     ) as error:
         raise InputError(f"{path} is damaged or not in the format of its name: {error}") from None
     for name, values in state.items():
@@ -242,19 +243,22 @@ def into_run(state_path: Path, vocabulary: Vocabulary, config: Config, folder: P
     return given.keys() == parameters.keys()
 
 
-def run_state_dict(folder: Path, checkpoint: str = "best") -> dict[str, np.ndarray]:
+def run_state_dict(
+    folder: Path, checkpoint: str = "best", config: Config | None = None
+) -> dict[str, np.ndarray]:
     """The state dict of a run. The device must have been chosen before.
 
     Args:
         folder: The run.
         checkpoint: ``best`` or ``last``.
+        config: See :func:`mindspore_cvae.loading.load_run`.
 
     Raises:
         InputError: There is no such run or checkpoint.
     """
     from mindspore_cvae.loading import load_run
 
-    model = load_run(folder, checkpoint).model
+    model = load_run(folder, checkpoint, config).model
     return to_state_dict({item.name: item.asnumpy() for item in model.get_parameters()})
 
 
@@ -276,12 +280,21 @@ def _parser() -> CommandParser:
         description="Weights in the layout of PyTorch's state dicts, into a run and out of one.",
         allow_abbrev=False,
     )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions = parser.add_subparsers(
+        dest="action", required=True, metavar="ACTION", parser_class=SettingsParser
+    )
     text = "Write a run's weights as .npz or .safetensors."
-    out = actions.add_parser("from_run", help=text, description=text, allow_abbrev=False)
+    out = actions.add_parser(
+        "from_run",
+        help=text,
+        description=text,
+        allow_abbrev=False,
+        usable_after_training=True,
+    )
     out.add_argument("--run", type=Path, required=True, metavar="RUN", help="the run's folder")
     out.add_argument("--output", type=Path, required=True, metavar="FILE", help="where to write")
     out.add_argument("--checkpoint", choices=("best", "last"), default="best", help="(best)")
+    add_settings(out)
 
     text = "Make a run of weights that lie in an .npz or .safetensors file."
     into = actions.add_parser("to_run", help=text, description=text, allow_abbrev=False)
@@ -305,12 +318,12 @@ def _convert(argv: Sequence[str] | None) -> None:
 
 
 def _from_run(arguments: argparse.Namespace) -> None:
-    config = runs.read_config(arguments.run)
+    config = runs.read_config(arguments.run, **settings(arguments))
     if arguments.output.suffix not in SUFFIXES:
         raise InputError(f"{arguments.output}: --output must end with {' or '.join(SUFFIXES)}")
     devices.apply_precision(config.precision)
     devices.choose(config.device_target, config.device_id)
-    state = run_state_dict(arguments.run, arguments.checkpoint)
+    state = run_state_dict(arguments.run, arguments.checkpoint, config)
     write_state_dict(arguments.output, state)
     print(f"{len(state)} arrays written to {arguments.output}")
 

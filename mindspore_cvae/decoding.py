@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from mindspore_cvae.errors import InputError
 
 METHODS = ("sample", "greedy", "beam")
+METHOD_OF = {"temperature": "sample", "top_k": "sample", "top_p": "sample", "beam_size": "beam"}
+"""Options that one method reads and the others would ignore."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Decoding:
     """How words are chosen.
 
     Raises:
-        InputError: A value is out of range.
+        InputError: A value is out of range, or for another method.
     """
 
     method: str = "greedy"
@@ -45,6 +47,11 @@ class Decoding:
         ):
             if not is_valid:
                 raise InputError(f"{name} must be {range_}, not {value}")
+        for name, method in METHOD_OF.items():
+            if getattr(self, name) != getattr(type(self), name) and self.method != method:
+                raise InputError(
+                    f"{name} is for decoding by {method}, and this is {self.method}: choose one"
+                )
 
     @property
     def has_nucleus(self) -> bool:

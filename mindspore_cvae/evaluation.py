@@ -176,8 +176,9 @@ def evaluate_run(
         refit_critic: whether fresh critics are fitted to the codes.
 
     Returns:
-        What :func:`evaluate` returns, the metrics with ``system``, ``split``,
-        ``max_sentences``, ``checkpoint``, ``step``, ``precision`` and ``amp_level``.
+        What :func:`evaluate` returns, the metrics with ``system``, ``split``, ``data_dir`` (None
+        for the embedded corpus), ``max_sentences``, ``checkpoint``, ``step``, ``precision`` and
+        ``amp_level``.
 
     Raises:
         InputError: there is no good checkpoint.
@@ -205,6 +206,7 @@ def evaluate_run(
     metrics |= {
         "system": config.system,
         "split": split,
+        "data_dir": config.data.dir,
         "max_sentences": config.eval.max_sentences,
         "checkpoint": loaded.checkpoint,
         "step": loaded.step,

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 PAPER = "Teng et al., UAI 2022"
+TRAINING_SENTENCES = {"ptb": 42_068, "yahoo": 100_000, "yelp": 100_000}
+"""Of the paper's corpora."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ VALID = (
     Column("mi_exact", "MI exact"),
     Column("iw_nll", "IW-NLL", 1),
     Column("iw_ppl", "IW-PPL"),
+    Column("iw_samples", "its draws", 0),
     Column("ess", "ESS", 1),
     Column("true_ppl", "true PPL"),
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mindspore_cvae import devices, runs
 from mindspore_cvae.errors import CommandParser, InputError, run_command
-from mindspore_cvae.options import add_settings, number, settings
+from mindspore_cvae.options import SettingsParser, add_settings, number, settings
 
 FORMATS = ("MINDIR",)
 
@@ -25,11 +25,12 @@ def export_main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser(
+    parser = SettingsParser(
         prog="export",
         description="Write a run's encoder, decoder and greedy decoding to RUN/export as MindIR, "
         "and its weights as safetensors.",
         allow_abbrev=False,
+        usable_after_training=True,
     )
     parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--file_format", choices=FORMATS, default="MINDIR", help="(MINDIR)")

@@ -22,7 +22,7 @@ from mindspore_cvae.data.text import decode_text, read_text
 from mindspore_cvae.decoding import METHODS, Decoding
 from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.files import write_atomically
-from mindspore_cvae.options import add_settings, number, settings
+from mindspore_cvae.options import SettingsParser, add_settings, number, settings
 
 STANDARD_INPUT = "-"
 
@@ -45,7 +45,9 @@ def _parser() -> CommandParser:
         description="Sentences from a trained model, and what it makes of given ones.",
         allow_abbrev=False,
     )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions = parser.add_subparsers(
+        dest="action", required=True, metavar="ACTION", parser_class=SettingsParser
+    )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
     common.add_argument("--checkpoint", choices=("best", "last"), default="best", help="(best)")
@@ -55,7 +57,12 @@ def _parser() -> CommandParser:
 
     def add(action: str, text: str, *groups: Callable[[argparse.ArgumentParser], None]) -> None:
         command = actions.add_parser(
-            action, help=text, description=text, parents=[common], allow_abbrev=False
+            action,
+            help=text,
+            description=text,
+            parents=[common],
+            allow_abbrev=False,
+            usable_after_training=True,
         )
         for group in groups:
             group(command)

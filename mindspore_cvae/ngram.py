@@ -10,7 +10,6 @@ result holds them beside its numbers.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -24,9 +23,8 @@ from typing import TYPE_CHECKING
 from mindspore_cvae import runs
 from mindspore_cvae.api import ContrastiveVAE
 from mindspore_cvae.data import Vocabulary, load_corpus
-from mindspore_cvae.errors import CommandParser, InputError, run_command
-from mindspore_cvae.files import write_atomically
-from mindspore_cvae.options import add_settings, number, settings
+from mindspore_cvae.errors import InputError, run_command
+from mindspore_cvae.options import SettingsParser, add_settings, number, settings
 
 if TYPE_CHECKING:
     import kenlm
@@ -355,10 +353,11 @@ def evaluate(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; see the module's first lines. Raises what :func:`measure` raises."""
-    parser = CommandParser(
+    parser = SettingsParser(
         prog="python -m mindspore_cvae.ngram",
         description="Forward and reverse perplexity by KenLM; writes RUN/ngram.json.",
         allow_abbrev=False,
+        usable_after_training=True,
     )
     parser.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
     parser.add_argument(
@@ -399,28 +398,43 @@ def main(argv: Sequence[str] | None = None) -> None:
     def generate(count: int, decoding: str, max_words: int) -> list[str]:
         return model.sample(count, decoding, seed=arguments.seed, max_words=max_words)
 
-    results = {}
+    made_with = {
+        "order": arguments.order,
+        "seed": arguments.seed,
+        "checkpoint": model.checkpoint,
+        "step": model.step,
+        "n": arguments.n,
+        "precision": config.precision,
+        "data_dir": config.data.dir,
+    }
+    results = _kept(folder, made_with)
     for name in arguments.protocol:
         result = evaluate(
             PROTOCOLS[name], real, vocabulary.words, generate, arguments.n, arguments.order
         )
-        results[name] = {
-            "protocol": name,
-            **result,
-            "seed": arguments.seed,
-            "checkpoint": model.checkpoint,
-            "step": model.step,
-            "n": arguments.n,
-        }
+        results[name] = {"protocol": name, **result, **made_with}
+        first = results.get(arguments.protocol[0], results[name])
+        runs.write_json(folder / runs.NGRAM, {**first, "protocols": results})
         print(
             "{}: forward {forward_ppl:.2f}; reverse {reverse_ppl_test:.2f} on test and "
             "{reverse_ppl_train:.2f} on train, where the training text instead of generated text "
             "gives {train_to_test_ppl:.2f} on test; {generated_sentences} sentences, "
             "{decoding}".format(name, **result)
         )
-    document = {**results[arguments.protocol[0]], "protocols": results}
-    write_atomically(folder / runs.NGRAM, json.dumps(document, indent=2, allow_nan=False) + "\n")
     print(f"written to {folder / runs.NGRAM}")
+
+
+def _kept(folder: Path, made_with: Mapping) -> dict[str, dict]:
+    """Results by protocol that were made so before."""
+    before = runs.read_metrics(folder, runs.NGRAM).get("protocols")
+    if not isinstance(before, dict):
+        return {}
+    return {
+        name: result
+        for name, result in before.items()
+        if isinstance(result, dict)
+        and all(key in result and result[key] == value for key, value in made_with.items())
+    }
 
 
 if __name__ == "__main__":

@@ -70,7 +70,13 @@ def training_of(job: Job) -> Training:
     """
     if job.config is None:
         toy = runs.read_metrics(job.folder, TOY_RESULT)
-        is_complete = toy.get("iterations", 0) >= job.iterations
+        there = toy.get("iterations", 0)
+        if there > job.iterations:
+            raise InputError(
+                f"{job.folder}: {there} iterations were made there, and {job.iterations} are asked "
+                "for now; give --iterations of the runs that are there, or another --output_dir"
+            )
+        is_complete = there == job.iterations
         saved = job.folder / runs.CHECKPOINTS
         done = max(checkpoints.steps(saved), default=0)
         share = 1.0 if is_complete else min(done / job.iterations, 1.0)
@@ -96,9 +102,8 @@ def _length(config: Config) -> tuple:
 def refuse_other(job: Job, saved: Config) -> None:
     """Raises InputError where a run was trained with other settings, or on another corpus."""
     changed = configuration.differences(saved, job.config)
-    old, new = saved.data.dir, job.config.data.dir
-    if old != new and (old is None or new is None or Path(old).resolve() != Path(new).resolve()):
-        changed["data.dir"] = (old, new)
+    if not is_same_place(saved.data.dir, job.config.data.dir):
+        changed["data.dir"] = (saved.data.dir, job.config.data.dir)
     if changed:
         key, values = next(iter(changed.items()))
         before, after = map(configuration.shown, values)
@@ -106,6 +111,13 @@ def refuse_other(job: Job, saved: Config) -> None:
             f"{job.folder}: {key} is {before} there and {after} now; give the settings of the runs "
             "that are there, or another --output_dir"
         )
+
+
+def is_same_place(first: str | None, second: str | None) -> bool:
+    """Whether two settings of ``data.dir`` name the same corpus; None is the embedded one."""
+    if first is None or second is None:
+        return first is second
+    return Path(first).resolve() == Path(second).resolve()
 
 
 def _share(config: Config, rows: Iterable[Mapping]) -> float:

@@ -29,6 +29,14 @@ from mindspore_cvae.errors import CommandParser, InputError, TrainingError, run_
 POLL_SECONDS = 0.2
 
 
+def _number(environment: Mapping[str, str], name: str) -> int:
+    """A number of the environment; 0 where it is not set."""
+    text = environment.get(name, "0")
+    if not text.isdecimal():
+        raise InputError(f"{name} must be a whole number, not {text!r}")
+    return int(text)
+
+
 def rank_table_processes(
     command: Sequence[str], count: int, log_dir: Path, environment: Mapping[str, str]
 ) -> list[subprocess.Popen]:
@@ -41,7 +49,7 @@ def rank_table_processes(
         environment: RANK_START is the first rank of this host (0), WORLD_SIZE the number of all
             ranks (count).
     """
-    first = int(environment.get("RANK_START", 0))
+    first = _number(environment, "RANK_START")
     size = environment.get("WORLD_SIZE", str(count))
     processes = []
     for device in range(count):
@@ -245,13 +253,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not Path(table).is_file():
             raise InputError(f"RANK_TABLE_FILE names no file: {table}")
         processes = rank_table_processes(arguments.command, count, log_dir, environment)
-        first = int(environment.get("RANK_START", 0))
+        first = _number(environment, "RANK_START")
 
         def ranks() -> list[subprocess.Popen]:
             return [process for process in processes if process.poll() is None]
     else:
+        first = count * _number(environment, "NODE_RANK")
         processes = [msrun_process(arguments.command, count, log_dir, environment)]
-        first = count * int(environment.get("NODE_RANK", 0))
 
         def ranks() -> list[psutil.Process]:
             return msrun_workers(processes[0])

@@ -18,10 +18,10 @@ from mindspore_cvae import __version__, runs
 from mindspore_cvae import config as configuration
 from mindspore_cvae.charts import Line, Point, gallery, line_chart, scatter
 from mindspore_cvae.config import Config
-from mindspore_cvae.errors import CommandParser, InputError, run_command, warn_user
+from mindspore_cvae.errors import InputError, run_command, warn_user
 from mindspore_cvae.explanations import METRICS, SOUND, UNSOUND, said
 from mindspore_cvae.files import write_atomically
-from mindspore_cvae.options import add_settings, settings
+from mindspore_cvae.options import SettingsParser, add_settings, settings
 from mindspore_cvae.page import Html, document, element, joined, sentence, shortened, table
 from mindspore_cvae.specimens import Specimens, make_specimens
 from mindspore_cvae.systems import System
@@ -291,6 +291,8 @@ def _metric_table(metrics: Mapping, slots: System) -> Sequence[Html]:
             rows.insert(before, (title,))
     facts = [f"{_shown(metrics.get(key))} {key}" for key in ("sentences", "tokens", "draws")]
     note = f"{', '.join(facts)} a sentence; checkpoint of step {_shown(metrics.get('step'))}."
+    if "data_dir" in metrics:
+        note += f" Text: {shortened(str(metrics['data_dir'] or 'the embedded corpus'))}."
     return (
         element("p", note, class_="note"),
         table(("", "value", "what it is", "meaning"), rows, "metrics"),
@@ -511,10 +513,11 @@ def _yaml(value: object) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command. Raises what :func:`write_report` raises."""
-    parser = CommandParser(
+    parser = SettingsParser(
         prog="python -m mindspore_cvae.report",
         description="Write RUN/report.html: curves, metrics, a map of the codes, sentences.",
         allow_abbrev=False,
+        usable_after_training=True,
     )
     parser.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="(best)")

@@ -18,9 +18,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mindspore_cvae import config as configuration
+from mindspore_cvae import runs
 from mindspore_cvae.collecting import collect
 from mindspore_cvae.errors import CommandParser, InputError, run_command
-from mindspore_cvae.experiments import EXHIBITS, TOY_ITERATIONS, Exhibit, Row, Run
+from mindspore_cvae.experiments import (
+    EXHIBITS,
+    TOY_ITERATIONS,
+    TRAINING_SENTENCES,
+    Exhibit,
+    Row,
+    Run,
+)
 from mindspore_cvae.files import write_atomically
 from mindspore_cvae.options import add_overrides, number
 from mindspore_cvae.plots import plot
@@ -38,6 +46,7 @@ COMMANDS = {
 """What the stages call, each in a process of its own, by what a user would type."""
 IW_SAMPLES = 128
 """Draws of the importance-weighted bound."""
+TOY_TABLE = 5
 HARMLESS = (
     *("device_target", "device_id", "train.report", "train.log_every_steps"),
     *("train.checkpoint_every_steps", "train.keep_checkpoints", "eval.rows", "eval.tokens"),
@@ -126,6 +135,11 @@ def _check(options: argparse.Namespace) -> None:
             raise InputError(f"--{name} must be {lowest} or more, not {value}")
     if len(set(options.seeds)) < len(options.seeds):
         raise InputError("--seeds must be different numbers")
+    if options.table == TOY_TABLE and (options.config or options.data_dir or options.overrides):
+        raise InputError(
+            f"--table {TOY_TABLE} is the toy, which has no --config, --data_dir or --set; "
+            "--iterations is its length"
+        )
 
 
 def _reproduce(argv: Sequence[str] | None) -> int:
@@ -133,6 +147,9 @@ def _reproduce(argv: Sequence[str] | None) -> int:
     _check(options)
     exhibit = EXHIBITS[f"table-{options.table}" if options.table else f"figure-{options.figure}"]
     jobs = plan(exhibit, options)
+    if not options.collect:
+        # Hours of training should not end at a missing program.
+        KINDS[exhibit.kind].require()
     if options.dry_run:
         print("\n".join(dry_run(exhibit, jobs, options)))
         return 0
@@ -221,14 +238,24 @@ def _settings(exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], options) -> d
         and set(changed) <= set(HARMLESS)
         and options.iterations == TOY_ITERATIONS
         and options.generated is None
+        and all(map(is_of_the_papers_size, unique(jobs)))
     )
     return {
         "trained_on": said,
         "seeds": list(options.seeds),
         "is_comparable": is_comparable,
-        "iw_samples": options.iw_samples,
         "generated": options.generated,
     }
+
+
+def is_of_the_papers_size(job: Job) -> bool:
+    """Whether a run was trained on as many sentences as the paper's corpus has; a run that was not
+    begun has no number that could be taken for the paper's."""
+    starts = [row for row in runs.read_log(job.folder) if row.get("event") == "start"]
+    sentences = TRAINING_SENTENCES.get(job.run.dataset)
+    return all(
+        (row.get("splits") or {}).get("train", {}).get("sentences") == sentences for row in starts
+    )
 
 
 def _wanted(options: argparse.Namespace) -> Wanted:

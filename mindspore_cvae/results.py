@@ -6,8 +6,9 @@ Each kind of exhibit is a row of :data:`KINDS`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mindspore_cvae import config as configuration
@@ -16,7 +17,8 @@ from mindspore_cvae.config import Config
 from mindspore_cvae.data import Vocabulary, load_corpus
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.files import write_atomically
-from mindspore_cvae.progression import Job
+from mindspore_cvae.ngram import ORDER, PROTOCOLS, find_program
+from mindspore_cvae.progression import Job, is_same_place
 from mindspore_cvae.specimens import path_ends
 from mindspore_cvae.toy_figure import TOY_RESULT
 
@@ -64,12 +66,14 @@ class Kind:
         numbers: its numbers, by the keys of an exhibit's columns.
         stage: the command that makes it; None where training has made it.
         prepare: writes what the command reads.
+        require: raises InputError or ProgramError where this machine lacks what the command needs.
     """
 
     is_there: Callable[[Job, Wanted], bool] = lambda job, wanted: True
     numbers: Callable[[Job], dict] = lambda job: {}
     stage: Callable[[Job, Wanted], Stage | None] = lambda job, wanted: None
     prepare: Callable[[Job], None] = lambda job: None
+    require: Callable[[], object] = lambda: None
 
 
 def best_step(folder: Path) -> int | None:
@@ -97,11 +101,21 @@ def interpolation(job: Job) -> list[dict]:
 
 
 def _has_metrics(job: Job, wanted: Wanted) -> bool:
-    metrics, settings = test_metrics(job), job.config.eval
-    values = {"samples": settings.samples, "max_sentences": settings.max_sentences}
+    metrics, config = test_metrics(job), job.config
+    values = {"samples": config.eval.samples, "max_sentences": config.eval.max_sentences}
+    values |= {"precision": config.precision, "amp_level": config.model.amp_level}
     if wanted.iw_samples:
         values["iw_samples"] = wanted.iw_samples
-    return bool(metrics) and all(metrics.get(key) == value for key, value in values.items())
+    return _is_of(job, metrics) and _has(metrics, values)
+
+
+def _is_of(job: Job, result: Mapping) -> bool:
+    """Whether a result was made on the job's own text."""
+    return "data_dir" in result and is_same_place(result["data_dir"], job.config.data.dir)
+
+
+def _has(result: Mapping, values: Mapping) -> bool:
+    return all(result.get(key) == value for key, value in values.items())
 
 
 def _evaluation(job: Job, wanted: Wanted) -> Stage:
@@ -119,16 +133,22 @@ def _run(job: Job) -> tuple[str, str]:
 
 
 def _has_perplexities(job: Job, wanted: Wanted) -> bool:
-    document = runs.read_metrics(job.folder, runs.NGRAM)
-    is_wanted = bool(document) and document.get("n") == wanted.generated
-    return is_wanted and not _is_older(job, runs.NGRAM)
+    protocols = _protocols(job)
+    values = {"n": wanted.generated, "order": ORDER, "seed": 0, "step": best_step(job.folder)}
+    is_whole = protocols.keys() >= PROTOCOLS.keys() and all(
+        _is_of(job, result) and _has(result, values) for result in protocols.values()
+    )
+    return is_whole and not _is_older(job, runs.NGRAM)
+
+
+def _protocols(job: Job) -> dict[str, dict]:
+    return runs.read_metrics(job.folder, runs.NGRAM).get("protocols") or {}
 
 
 def _perplexities(job: Job) -> dict:
-    protocols = runs.read_metrics(job.folder, runs.NGRAM).get("protocols") or {}
     return {
         f"{protocol}.{key}": value
-        for protocol, result in protocols.items()
+        for protocol, result in _protocols(job).items()
         for key, value in result.items()
     }
 
@@ -174,7 +194,9 @@ _METRICS = Kind(_has_metrics, test_metrics, _evaluation)
 KINDS = {
     "metrics": _METRICS,
     "sweep": _METRICS,
-    "ngram": Kind(_has_perplexities, _perplexities, _language_models),
+    "ngram": Kind(
+        _has_perplexities, _perplexities, _language_models, require=partial(find_program, "lmplz")
+    ),
     "interpolation": Kind(_has_interpolation, stage=_interpolating, prepare=_write_pair),
     "toy": Kind(numbers=lambda job: runs.read_metrics(job.folder, TOY_RESULT)),
     "epochs": Kind(),

@@ -140,15 +140,39 @@ def read_config(
     return config
 
 
+EVALUATED = (
+    *("system", "split", "data_dir", "max_sentences", "samples"),
+    *("checkpoint", "step", "precision", "amp_level"),
+)
+"""Keys of metrics that say of what they are: where all are equal, so are the columns that two
+evaluations share."""
+
+
 def write_metrics(folder: str | os.PathLike, split: str, metrics: Mapping[str, object]) -> Path:
     """Write ``metrics-<split>.json`` atomically; numbers that are not finite become null.
+
+    Columns that an evaluation of the same checkpoint, text and settings has left there stay; with a
+    warning, those of another do not.
 
     Returns:
         The file's path.
     """
     path = Path(folder) / metrics_name(split)
-    write_atomically(path, json.dumps(_plain(metrics), indent=2, allow_nan=False) + "\n")
+    before = read_metrics(folder, path.name)
+    if "step" in before and all(before.get(key) == metrics.get(key) for key in EVALUATED):
+        metrics = {**before, **metrics}
+    elif lost := sorted(before.keys() - metrics.keys()):
+        warn_user(
+            f"{path} held {', '.join(lost)} of another checkpoint, text or settings: replaced "
+            "(--output writes elsewhere)"
+        )
+    write_json(path, metrics)
     return path
+
+
+def write_json(path: Path, document: Mapping[str, object]) -> None:
+    """Write results atomically; numbers that are not finite become null."""
+    write_atomically(path, json.dumps(_plain(document), indent=2, allow_nan=False) + "\n")
 
 
 def _plain(value: object) -> object:

@@ -22,7 +22,7 @@ from mindspore_cvae import checkpoints, clusters, runs
 from mindspore_cvae.categories import TOY_SYSTEMS
 from mindspore_cvae.checkpoints import CheckpointError
 from mindspore_cvae.errors import CommandParser, InputError, run_command
-from mindspore_cvae.files import write_atomically
+from mindspore_cvae.files import is_temporary, write_atomically
 from mindspore_cvae.options import number
 from mindspore_cvae.progress import progress
 from mindspore_cvae.toy_figure import TOY_RESULT, draw, save_snapshots
@@ -166,6 +166,12 @@ def prepare(experiment: Experiment, folder: Path) -> checkpoints.Checkpoint | No
     Raises:
         InputError: The folder cannot be made, or holds another run.
     """
+    if folder.is_dir():
+        there = {path.name for path in folder.iterdir() if not is_temporary(path)} - {runs.LOCK}
+        if there and not there & {runs.CHECKPOINTS, TOY_RESULT}:
+            raise InputError(
+                f"{folder} is not empty and not a run of the toy: choose another --output_dir"
+            )
     try:
         (folder / runs.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:

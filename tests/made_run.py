@@ -16,7 +16,8 @@ TEST = {
     **{"rec": 70.0, "kl": 9.0, "neg_elbo": 79.0, "ppl": 36.0, "kl_z": 1.0, "mi": 8.0, "au": 32},
     **{"kl_exact": 90.0, "neg_elbo_valid": 160.0, "mi_exact": 8.1, "mi_exact_ceiling": 8.12},
     **{"iw_nll": 101.0, "iw_ppl": 110.0, "iw_samples": 512, "ess": 3.5, "iw_inflation": 1.0},
-    **{"sentences": 3761, "tokens": 82430, "samples": 128, "draws": 128, "precision": "strict"},
+    **{"sentences": 3761, "tokens": 82430, "samples": 128, "draws": 128},
+    **{"precision": "strict", "amp_level": "O0", "data_dir": None},
 }
 """Metrics of a test split."""
 
@@ -71,7 +72,8 @@ def write_made_run(
         run.open_log().close()
         (run.folder / runs.LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
         if test is not None:
-            metrics = {**TEST, "system": system, "split": "test", "checkpoint": "best", **test}
+            metrics = {**TEST, "system": system, "split": "test", "checkpoint": "best"}
+            metrics |= {"data_dir": settings.data.dir, **test}
             runs.write_metrics(run.folder, "test", {**metrics, "step": epochs * STEPS_PER_EPOCH})
     return folder
 

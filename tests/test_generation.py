@@ -131,9 +131,10 @@ def test_reserved_words_never_come_out():
     decode = SentenceDecoder(make_decoder(10, scale=0.3, bias=likely), ROWS)
     z = prior_codes(20, LATENT, seed=0)
     for method in ("greedy", "sample", "beam"):
-        way = Decoding(method, max_words=4, beam_size=2)
+        size = {"beam_size": 2} if method == "beam" else {}
+        way = Decoding(method, max_words=4, **size)
         assert all(set(text) == {UNKNOWN} for text in as_lists(decode(z, way)))
-        way = Decoding(method, max_words=4, beam_size=2, no_unk=True)
+        way = Decoding(method, max_words=4, no_unk=True, **size)
         texts = as_lists(decode(z, way))
         assert len(texts) == 20
         assert not {PAD, UNKNOWN, BEGIN, END} & set(itertools.chain(*texts))
@@ -310,6 +311,10 @@ def test_prior_codes_are_standard_normal_and_keyed_by_their_number():
         ({"top_p": 1.5}, "top_p"),
         ({"beam_size": 0}, "beam_size"),
         ({"max_words": 0}, "max_words"),
+        ({"temperature": 0.5}, "temperature is for decoding by sample, and this is greedy"),
+        ({"method": "beam", "top_k": 5}, "top_k is for"),
+        ({"method": "beam", "top_p": 0.5}, "top_p is for"),
+        ({"method": "sample", "beam_size": 3}, "beam_size is for decoding by beam"),
     ],
 )
 def test_settings_out_of_range_are_refused(options, named):

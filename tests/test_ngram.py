@@ -261,6 +261,16 @@ def test_command_writes_both_protocols(kenlm_programs, run_folder, monkeypatch, 
         assert {"unk", "end_of_sentence", "smoothing", "max_words", "seed"} <= result.keys()
     assert "released: forward" in capsys.readouterr().out
 
+    # What was measured alike stays; what was measured otherwise does not.
+    asked.clear()
+    options = ["--run", str(run_folder), "--seed", "5", "--set", "eval.rows=5"]
+    ngram.main([*options, "--protocol", "sampled"])
+    assert len(asked) == 1
+    again = json.loads((run_folder / "ngram.json").read_text())
+    assert again["protocols"] == written["protocols"] and again["protocol"] == "sampled"
+    ngram.main([*options, "--protocol", "sampled", "--order", "3"])
+    assert list(json.loads((run_folder / "ngram.json").read_text())["protocols"]) == ["sampled"]
+
 
 @pytest.mark.parametrize("options", [["--n", "0"], ["--order", "9"], ["--protocol", "best"], []])
 def test_bad_options_are_exit_code_2(options, tmp_path, capsys):

@@ -75,6 +75,12 @@ def test_ranks_of_a_rank_table(start, tmp_path):
     assert output == "rank 4 of 8 on device 0 --seed 1\n"
 
 
+def test_a_first_rank_that_is_no_number_is_refused(start):
+    _, errors = (job := start("", RANK_START="first")).communicate(timeout=120)
+    assert job.returncode == 2
+    assert errors == "error: RANK_START must be a whole number, not 'first'\n"
+
+
 def test_failed_rank_ends_the_job_with_one_line(start):
     act = "if rank == '1':\n    print('error: out of memory')\n    sys.exit(3)\nwait()"
     job = start(act)

@@ -68,6 +68,20 @@ def make(folder, job, **changes):
     return write_made_run(folder / job.name, job.run.system, *pairs, **made)
 
 
+def write_perplexities(job, **changes):
+    """Those of a run, as ``ngram`` leaves them."""
+    made = {"n": None, "order": 5, "seed": 0, "step": results.best_step(job.folder)}
+    made |= {"data_dir": job.config.data.dir, **changes}
+    released = {"forward_ppl": 700.0, "reverse_ppl": 2600.0, **made}
+    sampled = {"forward_ppl": 300.0, "reverse_ppl_test": 250.0, "train_to_test_ppl": 170.0, **made}
+    document = {"protocols": {"released": released, "sampled": sampled}}
+    (job.folder / "ngram.json").write_text(json.dumps(document))
+
+
+def write_interpolation(job):
+    (job.folder / "interpolation.jsonl").write_text('{"lambda": 1.0, "sentence": "a b"}\n')
+
+
 def make_toy(job, **changes):
     job.folder.mkdir(parents=True)
     result = {"system": job.run.system, "categories": job.run.categories, "iterations_to_99": 3000}
@@ -276,9 +290,9 @@ def test_results_that_are_older_than_the_best_checkpoint_do_not_count(job, tmp_p
     with open(job.folder / runs.LOG, "a") as log:
         log.write('{"event": "valid", "step": 100, "epoch": 5, "best": true}\n')
     assert not KINDS["metrics"].is_there(job, Wanted())
-    for kind, name in (("ngram", "ngram.json"), ("interpolation", "interpolation.jsonl")):
+    for kind, write in (("ngram", write_perplexities), ("interpolation", write_interpolation)):
         assert not KINDS[kind].is_there(job, Wanted())
-        (job.folder / name).write_text('{"protocols": {}, "n": null}\n')
+        write(job)
         assert KINDS[kind].is_there(job, Wanted())
         pointer = job.folder / "checkpoints" / "best.json"
         for seconds, expected in ((60, False), (-60, True)):
@@ -293,21 +307,37 @@ def test_results_of_other_sentences_or_draws_do_not_count(tmp_path):
     (job,) = unique(jobs)
     make(tmp_path, job)
     assert KINDS["metrics"].is_there(job, Wanted())
-    for changed in ({"max_sentences": 500}, {"samples": 16}):
-        (job.folder / "metrics-test.json").write_text(json.dumps(TEST | changed))
+    own = runs.read_metrics(job.folder, "metrics-test.json")
+    for changed in (
+        {"max_sentences": 500},
+        {"samples": 16},
+        {"data_dir": "data/other"},
+        {"precision": "fast"},
+        {"amp_level": "O2"},
+    ):
+        (job.folder / "metrics-test.json").write_text(json.dumps(own | changed))
         assert not KINDS["metrics"].is_there(job, Wanted())
         assert "trained, not evaluated" in collected(*arguments)[0]["unfinished"][0]
     stage = KINDS["metrics"].stage(job, reproduce._wanted(chosen))
     assert stage.arguments[-3:] == ("--set", "eval.samples=128", "eval.max_sentences=null")
 
 
-def test_perplexities_of_another_number_of_sentences_do_not_count(tmp_path):
+def test_perplexities_that_were_made_otherwise_do_not_count(tmp_path):
     exhibit, jobs, chosen = planned("table-4", tmp_path, "--generated", "50")
     job = unique(jobs)[0]
     make(tmp_path, job)
-    (job.folder / "ngram.json").write_text('{"protocols": {}, "n": 50}\n')
+    write_perplexities(job, n=50)
     assert KINDS["ngram"].is_there(job, Wanted(generated=50))
     assert not KINDS["ngram"].is_there(job, Wanted())
+    for changed in ({"order": 3}, {"seed": 7}, {"step": 1}, {"data_dir": "data/other"}):
+        write_perplexities(job, **changed)
+        assert not KINDS["ngram"].is_there(job, Wanted()), changed
+    write_perplexities(job)
+    assert KINDS["ngram"].is_there(job, Wanted())
+    document = runs.read_metrics(job.folder, "ngram.json")
+    del document["protocols"]["released"]
+    (job.folder / "ngram.json").write_text(json.dumps(document))
+    assert not KINDS["ngram"].is_there(job, Wanted()), "one protocol is half of a row"
     settings = reproduce._settings(exhibit, jobs, chosen)
     assert not settings["is_comparable"] and "--generated 50" in settings["trained_on"]
 
@@ -445,10 +475,7 @@ def test_forward_and_reverse_perplexity(tmp_path):
     _, jobs, _ = planned("table-4", tmp_path, "--systems", "ae")
     job = unique(jobs)[0]
     make(tmp_path, job)
-    released = {"forward_ppl": 700.0, "reverse_ppl": 2600.0}
-    sampled = {"forward_ppl": 300.0, "reverse_ppl_test": 250.0, "train_to_test_ppl": 170.0}
-    protocols = {"released": released, "sampled": sampled}
-    (job.folder / "ngram.json").write_text(json.dumps({"protocols": protocols}))
+    write_perplexities(job)
     document, exhibit = collected("table-4", tmp_path, "--systems", "ae")
     page = markdown(document, exhibit)
     assert "| AE | 672 | 700 | 2,589 | 2,600 | 300.0 | 250.0 | 170.0 |" in page
@@ -543,6 +570,7 @@ class Worker:
             make(self.folder, job, test=None)
         elif stage.command == "eval.py":
             metrics = {**TEST, "step": results.best_step(job.folder)}
+            metrics |= {"split": "test", "system": job.run.system, "checkpoint": "best"}
             runs.write_metrics(job.folder, "test", metrics)
         return 0
 
@@ -750,6 +778,42 @@ def test_settings_say_what_was_trained(tmp_path):
     assert config.load("ptb").data.dir == "data/ptb"
 
 
+@pytest.mark.parametrize(("sentences", "is_comparable"), [(42_068, True), (640, False)])
+def test_numbers_of_another_corpus_are_marked(tmp_path, sentences, is_comparable):
+    given = ["--table", "7", "--output_dir", str(tmp_path)]
+    chosen = reproduce._parser().parse_args(given)
+    jobs = plan(EXHIBITS["table-7"], chosen)
+    folder = unique(jobs)[0].folder
+    folder.mkdir()
+    start = {"event": "start", "splits": {"train": {"sentences": sentences}}}
+    (folder / runs.LOG).write_text(json.dumps(start) + "\n")
+    settings = reproduce._settings(EXHIBITS["table-7"], jobs, chosen)
+    assert settings["is_comparable"] is is_comparable
+
+
+def test_the_toy_refuses_what_it_would_ignore(tmp_path, capsys):
+    for given in (["--set", "seed=1"], ["--config", "quickstart"], ["--data_dir", "data"]):
+        assert reproduce_main(["--table", "5", "--output_dir", str(tmp_path), *given]) == 2
+        assert "--iterations" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_iterations_than_asked_for_are_refused(tmp_path):
+    _, jobs, _ = planned("table-5", tmp_path, "--iterations", "1000")
+    make_toy(unique(jobs)[0])
+    with pytest.raises(InputError, match="80000 iterations .* 1000"):
+        training_of(unique(jobs)[0])
+
+
+def test_a_missing_kenlm_is_told_before_any_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KENLM_BIN", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    given = ["--table", "4", "--output_dir", str(tmp_path / "runs"), "--config", "quickstart"]
+    assert reproduce_main([*given, "--dry_run"]) == 1
+    assert "lmplz" in capsys.readouterr().err
+    assert reproduce_main([*given, "--collect"]) == 0, "what is there can be gathered without it"
+
+
 # All of it
 
 TINY = (
@@ -788,8 +852,8 @@ def test_every_exhibit_on_the_embedded_corpus(name, everything, capsys):
         except OSError as error:
             pytest.skip(str(error))
     kind, _, number = name.partition("-")
-    argv = [f"--{kind}", number, "--config", "quickstart", "--output_dir", str(everything)]
-    argv += [*CHOSEN[name], *SMALL, "--set", *TINY]
+    argv = [f"--{kind}", number, "--output_dir", str(everything), *CHOSEN[name], *SMALL]
+    argv += [] if name == "table-5" else ["--config", "quickstart", "--set", *TINY]
     assert reproduce_main(argv) == 0
     assert "not finished" not in capsys.readouterr().out
     document = json.loads((everything / f"{name}.json").read_text())

@@ -279,6 +279,31 @@ def test_metrics_are_plain_json(tmp_path):
     assert json.loads(path.read_text()) == {"kl": 2.5, "au": 3, "mi": None, "list": [0, 1]}
 
 
+READ = {
+    **{"system": "vae", "split": "test", "data_dir": None, "max_sentences": None, "samples": 16},
+    **{"checkpoint": "best", "step": 7, "precision": "strict", "amp_level": "O0"},
+}
+
+
+def test_an_evaluation_adds_its_columns_to_those_of_an_equal_one(tmp_path, capsys):
+    runs.write_metrics(tmp_path, "test", {**READ, "kl": 1.0, "iw_nll": 3.0, "iw_samples": 128})
+    runs.write_metrics(tmp_path, "test", {**READ, "kl": 1.0, "kl_refit": 0.5})
+    expected = {**READ, "kl": 1.0, "iw_nll": 3.0, "iw_samples": 128, "kl_refit": 0.5}
+    assert runs.read_metrics(tmp_path, "metrics-test.json") == expected
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "changed", [{"step": 8}, {"data_dir": "other"}, {"samples": 128}, {"precision": "fast"}]
+)
+def test_an_evaluation_of_something_else_replaces_and_says_what_is_lost(tmp_path, changed, capsys):
+    runs.write_metrics(tmp_path, "test", {**READ, "kl": 1.0, "iw_nll": 3.0})
+    runs.write_metrics(tmp_path, "test", {**READ, **changed, "kl": 2.0})
+    assert runs.read_metrics(tmp_path, "metrics-test.json") == {**READ, **changed, "kl": 2.0}
+    told = capsys.readouterr().err
+    assert "iw_nll" in told and "kl," not in told and "--output" in told
+
+
 def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path, full_disk):
     path = tmp_path / "metrics-test.json"
     runs.write_metrics(tmp_path, "test", {"kl": 1.0})

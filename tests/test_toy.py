@@ -331,6 +331,7 @@ def test_where_a_run_ends(reached, stop_after, end):
         (["--figure", "a.pdf", "."], "a .png to write"),
         (["--figure", "a.png", "."], "holds no finished run"),
         (["--output_dir", "setup.py"], "cannot be created"),
+        (["--output_dir", "docs"], "docs is not empty and not a run of the toy"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, told, capsys):
