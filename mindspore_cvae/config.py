@@ -43,7 +43,8 @@ def _option(default, interval: str | None = None, choices: tuple = (), free: boo
         default: Its default.
         interval: Range of a number, ``[`` and ``]`` closed, ``(`` and ``)`` open.
         choices: The valid values, where they can be listed.
-        free: Whether a resumed run may change it: it does not decide what a step computes.
+        free: Whether a resumed run may change it: it does not decide what a step computes. (What is
+            validated, and when, does for the aggressive step, which looks at each validation's MI.)
     """
     metadata = {"interval": interval, "choices": choices, "free": free}
     return dataclasses.field(default=default, metadata=metadata)
@@ -103,7 +104,8 @@ class Model:
     init_scale: float = _option(0.1, "(0, 10]")
     """Encoder and decoder start uniform in [-init_scale, init_scale]."""
     noise_init_scale: float | None = _option(None, "[0, 10]")
-    """The same for the weights that the posterior's noise meets; null takes init_scale."""
+    """The same for the weights that the noise of the posterior affine meets; null takes
+    init_scale."""
     amp_level: str = _option("O0", choices=("O0", "O2"))
     """Mixed precision. O0: float32 (Ascend's LSTM computes in float16 all the same); O2: LSTMs and
     logits in float16, all else and the weights themselves in float32, and the loss is scaled."""

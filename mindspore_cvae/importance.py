@@ -25,6 +25,9 @@ CHOICE_SENTENCES = 64
 """Of the other split, the first ones, on which the inflation is chosen."""
 CHOICE_DRAWS = 32
 """Draws of each of them; fewer where fewer are asked for."""
+CHOICE_PART = 1
+"""Of the noise: sentences of both splits have the same numbers, and no draw may serve both the
+choice and what is read with it."""
 
 
 @dataclass
@@ -70,11 +73,14 @@ class ImportanceSampler:
         scores = self.evaluator.score(tuning, samples, CHOICE_SENTENCES)
         draws = min(draws, CHOICE_DRAWS)
         means = [
-            self.score(tuning, scores, draws, inflation).nll.mean() for inflation in INFLATIONS
+            self.score(tuning, scores, draws, inflation, CHOICE_PART).nll.mean()
+            for inflation in INFLATIONS
         ]
         return INFLATIONS[int(np.argmin(means))]
 
-    def score(self, split: Split, scores, draws: int, inflation: float) -> ImportanceScores:
+    def score(
+        self, split: Split, scores, draws: int, inflation: float, part: int = 0
+    ) -> ImportanceScores:
         """IW-NLL of the sentences that were scored before.
 
         Args:
@@ -82,6 +88,7 @@ class ImportanceSampler:
             scores: ``SentenceScores`` of its first sentences, to which the proposals are fitted.
             draws: K.
             inflation: see :meth:`bounds.Proposal.inflated`.
+            part: of the noise; see :func:`mindspore_cvae.noise.generator`.
         """
         evaluator, total = self.evaluator, len(scores.tokens)
         mean, covariance = scores.fit
@@ -99,7 +106,7 @@ class ImportanceSampler:
                 inflation,
                 PRIOR_SHARE,
             )
-            z = proposal.draw(self._noise(index, draws, mean.shape[1]))
+            z = proposal.draw(self._noise(index, draws, mean.shape[1], part))
             per_call = evaluator.draws_of_call(batch.tokens.shape[1] - 1, draws)
             nll = self._likelihood(Tensor(batch.tokens), z, per_call)
             weights = bounds.log_weights(nll, z, proposal)[real]
@@ -111,10 +118,10 @@ class ImportanceSampler:
         result.effective_samples = evaluator.ranks.total(result.effective_samples)
         return result
 
-    def _noise(self, index: np.ndarray, draws: int, size: int) -> np.ndarray:
+    def _noise(self, index: np.ndarray, draws: int, size: int, part: int) -> np.ndarray:
         """(B, K, Z) standard normal numbers, keyed by the number of each sentence."""
         seed = self.evaluator.seed
-        sources = [noise.generator(seed, "importance", int(number)) for number in index]
+        sources = [noise.generator(seed, "importance", int(number), part) for number in index]
         return np.stack([noise.normal(source, draws, size) for source in sources]).astype(float)
 
     def _likelihood(self, tokens: Tensor, z: np.ndarray, per_call: int) -> np.ndarray:

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from mindspore import Tensor, nn, ops
 
 from mindspore_cvae import objectives
 from mindspore_cvae.parallel import ALONE, Alone
-
-
-class Terms(NamedTuple):
-    """The scalars of one objective, nats a sentence; reconstruction and divergence are sums over
-    views."""
-
-    loss: Tensor
-    reconstruction: Tensor
-    divergence: Tensor
-    contrast: Tensor
 
 
 class LatentVariableModel(nn.Cell):
@@ -73,8 +61,8 @@ class LatentVariableModel(nn.Cell):
         embedding_bytes,
         output_bytes,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What :class:`Terms` names, as a tuple, of a batch, for a divergence without critics;
-        arguments as in :meth:`encode` and :meth:`objective`."""
+        """What :meth:`objective` returns, of a batch, for a divergence without critics; arguments
+        as there and in :meth:`encode`."""
         h, parameters, z = self.encode(encoder_tokens, posterior_noise, encoder_bytes)
         return self.objective(
             h,
@@ -102,7 +90,8 @@ class LatentVariableModel(nn.Cell):
         embedding_bytes,
         output_bytes,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What :class:`Terms` names, as a tuple, of a batch, given its codes.
+        """Loss, reconstruction, divergence and contrast of a batch, given its codes: scalars, nats
+        a sentence; reconstruction and divergence are sums over views.
 
         Args:
             h, parameters, z: what :meth:`encode` returned, of this process's sentences.

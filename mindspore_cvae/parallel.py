@@ -81,8 +81,8 @@ class Ranks(Alone):
         return means
 
     def total(self, values: np.ndarray) -> np.ndarray:
-        # Two float32 numbers hold what one float64 does; the sums are exact, for the other ranks'
-        # values are 0.
+        # Two float32 numbers hold 48 bits and more of a float64; the sums add nothing to the error,
+        # for the other ranks' values are 0.
         upper = values.astype(np.float32)
         lower = (values - upper).astype(np.float32)
         parts = self.all_reduce(Tensor(np.stack((upper, lower)))).asnumpy().astype(np.float64)

@@ -43,7 +43,6 @@ from mindspore_cvae.schedules import SCHEDULES, settled_after
 from mindspore_cvae.scoring import Evaluator
 from mindspore_cvae.steps import STEP_TERMS
 
-"""Tensors of a checkpoint that start so are the optimizers', all others the model's parameters."""
 AFTER_AN_OVERFLOW = (
     "the last checkpoint is kept: go on from it with --resume --force and a smaller "
     "train.learning_rate or train.clip_norm"
@@ -494,7 +493,13 @@ class Trainer:
         saved = checkpoints.load(self.run.checkpoints)
         checkpoints.check_fingerprints(saved, self.fingerprints, self.force)
         self.state = TrainingState.read(saved, self.step.state())
-        restore(self.step, saved.tensors, str(saved.path))
+        # The optimizers keep their rates as parameters, which --force may have changed since.
+        rates = {
+            parameter.name: parameter.asnumpy()
+            for parameter in self.step.get_parameters()
+            if parameter.name.endswith(".learning_rate")
+        }
+        restore(self.step, {**saved.tensors, **rates}, str(saved.path))
         self.step.load_state(self.state.step_state)
         return True
 

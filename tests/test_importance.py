@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from mindspore import Tensor
 from tiny import randomise
 
-from mindspore_cvae import bounds, devices
+from mindspore_cvae import bounds, devices, importance, noise
 from mindspore_cvae.building import build_model
 from mindspore_cvae.config import Model, override
 from mindspore_cvae.config import load as load_config
@@ -157,6 +159,24 @@ def test_inflation_is_chosen_on_validation_and_never_on_the_evaluated_split():
     for seed in range(3):
         metrics, _ = evaluate(evaluator, split(3, seed), 16, iw_samples=32, tuning=split(4, seed=9))
         assert metrics["iw_inflation"] == chosen
+
+
+def test_the_choice_shares_no_draws_with_what_is_read(monkeypatch):
+    sampler, streams = ImportanceSampler(evaluator_of("affine", 2)), []
+
+    def generator(seed, stream, counter, part=0):
+        streams.append((stream, counter, part))
+        return noise.generator(seed, stream, counter, part)
+
+    monkeypatch.setattr(
+        importance, "noise", SimpleNamespace(generator=generator, normal=noise.normal)
+    )
+    sampler.choose_inflation(split(4), 16, 32)
+    chosen = {key for key in streams if key[0] == "importance"}
+    streams.clear()
+    sampler.score(split(4), sampler.evaluator.score(split(4), 16), 32, 0.2)
+    read = {key for key in streams if key[0] == "importance"}
+    assert len(chosen) == len(read) == len(split(4)) and not chosen & read
 
 
 def test_fewer_noise_than_latent_dimensions_have_no_exact_kl_but_a_bound():

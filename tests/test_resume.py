@@ -356,6 +356,21 @@ def test_other_data_are_refused_unless_forced(data, tmp_path, capsys):
     assert "warning: " in capsys.readouterr().err
 
 
+def test_a_forced_learning_rate_is_taken(data, tmp_path):
+    """It is what a training is told to go on with after an overflow."""
+    folder = tmp_path / "run"
+    argv = [*kill(folder, data, ANY_SYSTEM, "step 5"), "--force", "--set"]
+
+    def rates() -> dict[str, float]:
+        tensors = checkpoints.load(folder / runs.CHECKPOINTS).tensors
+        return {name: float(value) for name, value in tensors.items() if "learning_rate" in name}
+
+    before = rates()
+    assert train_main([*argv, "train.learning_rate=0.125"]) == 0
+    changed = {"optimizer.model.learning_rate": 0.125}
+    assert before.keys() > changed.keys() and rates() == before | changed
+
+
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
