@@ -7,19 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from mindspore import Tensor
-from tiny import randomise
+from tiny_evaluator import ROWS, WIDTH, evaluator_of, split
 
 from mindspore_cvae import bounds, devices, importance, noise
-from mindspore_cvae.building import build_model
-from mindspore_cvae.config import Model, override
-from mindspore_cvae.config import load as load_config
-from mindspore_cvae.data.corpus import Split
 from mindspore_cvae.evaluation import evaluate
 from mindspore_cvae.importance import ImportanceSampler
-from mindspore_cvae.scoring import Evaluator
 
-SYSTEM_OF = {"gaussian": "vae", "affine": "ivae", "mlp": "ivae", "deterministic": "ae"}
-WIDTH, ROWS, COPIES = 6, 480, 40
+COPIES = 40
 CASES = [("gaussian", 1), ("gaussian", 2), ("affine", 1), ("mlp", 2)]
 """Families of posteriors and latent sizes."""
 
@@ -27,39 +21,6 @@ CASES = [("gaussian", 1), ("gaussian", 2), ("affine", 1), ("mlp", 2)]
 @pytest.fixture(scope="module", autouse=True)
 def graph_mode():
     devices.choose("CPU")
-
-
-def split(count=3, seed=0, copies=1):
-    """Sentences of 2 to 5 words of a vocabulary of 12, each of them so often in a row.
-
-    Noise is keyed by the number of a sentence, so copies are independent repetitions.
-    """
-    random = np.random.default_rng(seed)
-    sentences = [
-        random.integers(4, 12, length).astype(np.int32) for length in random.integers(2, 6, count)
-    ]
-    sentences = [sentence for sentence in sentences for _ in range(copies)]
-    return Split("valid", "test", sentences, np.arange(1, len(sentences) + 1), {})
-
-
-def evaluator_of(posterior, latent_size, rows=ROWS, noise_size=None, tokens=10**6):
-    """An evaluator of a random small model whose decoder depends on z strongly."""
-    config = override(
-        load_config(None, [f"slots.posterior={posterior}"], system=SYSTEM_OF[posterior])
-    )
-    sizes = Model(
-        embedding_size=5,
-        hidden_size=8,
-        latent_size=latent_size,
-        noise_size=noise_size or latent_size,
-        critic_size=6,
-        critic_layers=1,
-        posterior_size=8,
-        posterior_layers=1,
-    )
-    model = build_model(config.slots, sizes, 12, 0).set_train(False)
-    randomise(model, seed=1, scale=0.8)
-    return Evaluator(model, config.slots, (WIDTH,), rows, tokens, latent_size, seed=5)
 
 
 def integrated_nll(evaluator, part):
