@@ -2,8 +2,9 @@
 
     python benchmarks/forms.py [--system cvae_plus_mi] [--rounds 10] [--profile]
 
-The plain forms are the framework's own: its cross entropy; the output layer as a product with the
-transposed weight and an addition of the bias; its clipping by a global norm. Steps with one of
+The plain forms are the framework's own: the gradient that it derives from log-softmax and a gather;
+its cross entropy; the output layer as a product with the transposed weight and an addition of the
+bias; its clipping by a global norm. Steps with one of
 them, with all of them and with none are timed in turn, at the size of floor.py's base point. With
 ``--profile``, the steps with all of them and with none are also shown by operator.
 """
@@ -21,27 +22,36 @@ from unittest import mock
 
 import numpy as np
 from floor import BASE
-from mindspore import Parameter, ops
+from mindspore import Parameter, nn, ops
 from worker import STEPS, Case, project_steps, timed, training_split
 
-from mindspore_cvae import building, config, networks, profiling, steps
+from mindspore_cvae import building, config, networks, objectives, profiling, steps
 
 
-class PlainCrossEntropy(networks.Decoder):
-    """The framework's cross entropy in the place of log-softmax and a gather."""
+class DerivedGradient(nn.Cell):
+    """The shipped equation with the gradient that the framework derives from it."""
 
-    def construct(self, tokens, z, embedding_bytes=None, output_bytes=None):
-        previous, targets = tokens[:, :-1].T, tokens[:, 1:].T
-        embedded = self.embedding(previous)
-        embedded = networks.dropout(embedded, embedding_bytes, self.dropout_rate)
-        states, _ = self.lstm(self.inputs(embedded, z), self.initial_state(z))
-        states = networks.dropout(states, output_bytes, self.dropout_rate)
-        logits = self.padded_logits(states.reshape(-1, states.shape[-1]))
+    def __init__(self, amp_level="O0"):
+        super().__init__()
+        self.times_transposed = ops.MatMul(transpose_b=True)
+
+    def logits(self, states, weight):
+        return self.times_transposed(states, weight)
+
+    def construct(self, states, weight, words):
+        log_probabilities = ops.log_softmax(self.logits(states, weight), -1)
+        nll = objectives.word_negative_log_likelihood(log_probabilities, words)
+        return nll, log_probabilities
+
+
+class PlainCrossEntropy(DerivedGradient):
+    """The framework's cross entropy, with its gradient."""
+
+    def construct(self, states, weight, words):
+        logits = self.logits(states, weight)
         # The pad's id is 0, and a pad costs nothing.
-        losses = ops.cross_entropy(
-            logits, targets.reshape(-1), ignore_index=networks.PAD, reduction="none"
-        )
-        return losses.reshape(targets.shape).sum(0)
+        nll = ops.cross_entropy(logits, words, ignore_index=networks.PAD, reduction="none")
+        return nll, logits
 
 
 class PlainOutput(networks.Decoder):
@@ -52,13 +62,13 @@ class PlainOutput(networks.Decoder):
         del self.vocabulary_weight
         self.output_weight = Parameter(np.zeros((vocabulary_size, hidden_size), np.float32))
         self.output_bias = Parameter(np.zeros(vocabulary_size, np.float32))
+        self.word_likelihood.logits = self.biased
 
-    def padded_logits(self, states):
-        return ops.matmul(states, self.output_weight.T) + self.output_bias
+    def biased(self, states, weight):
+        return ops.matmul(states, weight.T) + self.output_bias
 
-
-class PlainDecoder(PlainOutput, PlainCrossEntropy):
-    """Both."""
+    def factors(self, states):
+        return states, self.output_weight
 
 
 def plain_clip(gradients: tuple, limit: float) -> tuple:
@@ -66,21 +76,24 @@ def plain_clip(gradients: tuple, limit: float) -> tuple:
     return ops.clip_by_global_norm(gradients, limit)
 
 
+SHIPPED = (networks.Decoder, networks.WordLikelihood, steps.clip)
 FORMS = {
-    "as shipped": (networks.Decoder, steps.clip),
-    "plain cross entropy": (PlainCrossEntropy, steps.clip),
-    "plain output layer": (PlainOutput, steps.clip),
-    "plain clipping": (networks.Decoder, plain_clip),
-    "all three plain": (PlainDecoder, plain_clip),
+    "as shipped": SHIPPED,
+    "derived gradient": (networks.Decoder, DerivedGradient, steps.clip),
+    "plain cross entropy": (networks.Decoder, PlainCrossEntropy, steps.clip),
+    "plain output layer, derived gradient": (PlainOutput, DerivedGradient, steps.clip),
+    "plain clipping": (networks.Decoder, networks.WordLikelihood, plain_clip),
+    "all plain": (PlainOutput, PlainCrossEntropy, plain_clip),
 }
 
 
 @contextlib.contextmanager
 def written_as(form: str) -> Iterator[None]:
     """Steps that are built and compiled meanwhile have these forms."""
-    decoder, clip = FORMS[form]
+    decoder, likelihood, clip = FORMS[form]
     with (
         mock.patch.object(building, "Decoder", decoder),
+        mock.patch.object(networks, "WordLikelihood", likelihood),
         mock.patch.object(steps, "clip", clip),
     ):
         yield
@@ -134,7 +147,7 @@ def main() -> None:
         low, median, high = np.percentile(times, (25, 50, 75))
         print(f"| {form} | {median:.0f} ({low:.0f} to {high:.0f}) | {median / shipped:.2f} |")
     if arguments.profile:
-        for form in ("all three plain", "as shipped"):
+        for form in ("all plain", "derived gradient", "as shipped"):
             print(f"\n| operator, {form} | calls a step | share |\n|---|---|---|")
             for name, (share, calls) in shares(made[form]).items():
                 if share >= 1:

@@ -42,21 +42,22 @@ def _log_one_plus_exp(values: Tensor) -> Tensor:
     return log_one_plus_sum_exp(values.expand_dims(-1), ops.ones(1, values.dtype))
 
 
-def sentence_negative_log_likelihood(
-    log_probabilities: Tensor, targets: Tensor, mask: Tensor
-) -> Tensor:
+def word_negative_log_likelihood(log_probabilities: Tensor, words: Tensor) -> Tensor:
+    """-log p(x_t | x_<t, z) of each word: log-probabilities (M, V), ids (M,) int32 -> (M,)."""
+    return -ops.gather_elements(log_probabilities, 1, words.reshape(-1, 1)).squeeze(1)
+
+
+def sentence_negative_log_likelihood(word_nll: Tensor, mask: Tensor) -> Tensor:
     """-log p(x|z) = -sum_t log p(x_t | x_<t, z), the reconstruction term of Eq. 1.
 
     Args:
-        log_probabilities: (T * N, V), time-major rows.
-        targets: (T, N) int32 word ids.
+        word_nll: (T, N) nats a word.
         mask: (T, N), 1 where a word is predicted (``</s>`` counts, padding does not).
 
     Returns:
         (N,) nats a sentence.
     """
-    chosen = ops.gather_elements(log_probabilities, 1, targets.reshape(-1, 1))
-    return -(chosen.reshape(targets.shape) * mask).sum(0)
+    return (word_nll * mask).sum(0)
 
 
 def bernoulli_negative_log_likelihood(logits: Tensor, bits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy_twins as twins
 import pytest
 import tiny
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
 from mindspore_cvae.building import build_model
 from mindspore_cvae.config import Model
@@ -17,6 +17,7 @@ from mindspore_cvae.networks import (
     Critic,
     Decoder,
     Encoder,
+    WordLikelihood,
     dropout,
     dropout_threshold,
     leaky_relu,
@@ -190,6 +191,41 @@ def test_word_by_word_agrees_with_whole_sentences(decoder, mode):
             summed[n] -= log_probabilities[t][n, word]
     whole = cell(Tensor(TOKENS), z).asnumpy()
     np.testing.assert_allclose(summed, whole, rtol=1e-5)
+
+
+class WordGradients(nn.Cell):
+    """sum_i g_i nll_i and its gradients at S and W."""
+
+    def __init__(self):
+        super().__init__()
+        self.word_likelihood = WordLikelihood()
+        self.gradients = ops.value_and_grad(self.total, (0, 1))
+
+    def total(self, states, weight, words, g):
+        nll, _ = self.word_likelihood(states, weight, words)
+        return (nll * g).sum()
+
+    def construct(self, *arguments):
+        return self.gradients(*arguments)
+
+
+def test_the_gradient_of_a_word_is_softmax_minus_onehot(mode):
+    """Words that come twice and that never come, an incoming gradient of 0 (padding), of either
+    sign (SA-VAE's differences), and a probability below the least number of float32."""
+    states = RANDOM.normal(size=(6, 4)).astype(np.float32)
+    weight = RANDOM.normal(size=(5, 4)).astype(np.float32)
+    states[5] = 60 * weight[3]
+    words = np.array([1, 1, 4, 0, 1, 2], np.int32)
+    g = np.array([1, 0.5, -2, 0, 3, 0.1], np.float32)
+
+    value, (at_states, at_weight) = WordGradients()(*tiny.tensors([states, weight, words, g]))
+    log_p = twins.log_softmax(states.astype(float) @ weight.T.astype(float))
+    assert log_p[5, 2] < -88
+    onehot = np.eye(5)[words]
+    np.testing.assert_allclose(value.asnumpy(), -(g * (onehot * log_p).sum(1)).sum(), rtol=1e-5)
+    at_logits = (np.exp(log_p) - onehot) * g[:, None]
+    np.testing.assert_allclose(at_states.asnumpy(), at_logits @ weight, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(at_weight.asnumpy(), at_logits.T @ states, rtol=1e-4, atol=1e-4)
 
 
 def test_probabilities_add_up_to_one(decoder):

@@ -62,18 +62,18 @@ EXACT = {"rtol": 2e-5, "atol": 2e-6}
 """What float32 gives: the CPU kernel of exp is off by 7e-6 at 30."""
 
 LN2, LN3 = np.log(2), np.log(3)
-HALF = np.full((2, 2), np.log(0.5), np.float32)
 
 BY_HAND = {
     "expectation": ((f32(1, 2, 9), f32(1, 1, 0)), (), 1.5),
     "bounded_exp": ((f32(0, LN2, 100),), (), [1, 2, 1.0686475e13]),
     "log_one_plus_sum_exp": ((f32(0, LN2, 50), f32(1, 1, 0)), (), 2 * LN2),
-    # Two words of probability 1/2, the second of them padding.
-    "sentence_negative_log_likelihood": (
-        (HALF, np.array([[0], [1]], np.int32), np.array([[1], [0]], np.float32)),
+    "word_negative_log_likelihood": (
+        (np.log(f32([0.5, 0.5], [0.25, 0.75])), np.array([1, 0], np.int32)),
         (),
-        [LN2],
+        [LN2, 2 * LN2],
     ),
+    # Of two words the second is padding.
+    "sentence_negative_log_likelihood": ((f32([3], [5]), f32([1], [0])), (), [3]),
     # A logit of 0 gives every bit ln 2, one of ln 3 a bit of 1 ln(4/3).
     "bernoulli_negative_log_likelihood": (
         (f32([0, 0], [LN3, 0]), f32([1, 0], [1, 1])),
@@ -144,19 +144,19 @@ WORDS, SENTENCES, VOCABULARY = 4, 3, 5
 LOG_PROBABILITIES = twins.log_softmax(RANDOM.normal(0, 1, (WORDS * SENTENCES, VOCABULARY))).astype(
     np.float32
 )
-TARGETS = RANDOM.integers(0, VOCABULARY, (WORDS, SENTENCES)).astype(np.int32)
+TARGETS = RANDOM.integers(0, VOCABULARY, WORDS * SENTENCES).astype(np.int32)
+WORD_NLL = RANDOM.uniform(0, 9, (WORDS, SENTENCES)).astype(np.float32)
 MASK = (np.arange(WORDS)[:, None] < np.array([4, 2, 1])).astype(np.float32)
 SIMILARITIES = RANDOM.uniform(-1, 1, (6, 8)).astype(np.float32)
 NEGATIVE_WEIGHT = RANDOM.integers(0, 2, (6, 8)).astype(np.float32)
 
 
-def likelihood_twin(log_probabilities, targets, mask):
-    result = np.zeros(SENTENCES)
-    for t in range(WORDS):
-        for n in range(SENTENCES):
-            if mask[t, n]:
-                result[n] -= log_probabilities[t * SENTENCES + n, targets[t, n]]
-    return result
+def word_twin(log_probabilities, words):
+    return np.array([-row[word] for row, word in zip(log_probabilities, words, strict=True)])
+
+
+def sentence_twin(word_nll, mask):
+    return np.array([sum(column[row > 0]) for column, row in zip(word_nll.T, mask.T, strict=True)])
 
 
 def info_nce_twin(positive, negatives, negative_weight, weight, temperature):
@@ -174,9 +174,10 @@ CASES = {
     "expectation": Case(twins.expectation, (F, WEIGHT), 1),
     "bounded_exp": Case(np.exp, (F,), 1, weighted=False),
     "log_one_plus_sum_exp": Case(twins.log_one_plus_sum_exp, (F, WEIGHT), 1),
-    "sentence_negative_log_likelihood": Case(
-        likelihood_twin, (LOG_PROBABILITIES, TARGETS, MASK), 1, weighted=False
+    "word_negative_log_likelihood": Case(
+        word_twin, (LOG_PROBABILITIES, TARGETS), 1, weighted=False
     ),
+    "sentence_negative_log_likelihood": Case(sentence_twin, (WORD_NLL, MASK), 1, weighted=False),
     "bernoulli_negative_log_likelihood": Case(
         lambda logits, bits: (np.logaddexp(0, logits) - bits * logits).sum(1),
         (MEAN, (LOG_VARIANCE > 0).astype(np.float32)),
