@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mindspore
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
 from mindspore_cvae import checkpoints, runs
 from mindspore_cvae.building import build_model
@@ -89,4 +89,5 @@ def restore(cell: nn.Cell, tensors: dict[str, np.ndarray], source: str) -> None:
             )
         if values.dtype != mindspore.dtype_to_nptype(parameter.dtype):
             raise InputError(f"{source}: {parameter.name} has the type {values.dtype} of no run")
-        parameter.set_data(Tensor(values))
+        # In place: a loop of a compiled graph sees no other tensor; see steps.CriticThenModel.
+        ops.assign(parameter, Tensor(values))

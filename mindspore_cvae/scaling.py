@@ -68,6 +68,10 @@ class NoScaling(nn.Cell):
         """Gradients of S L, divided by S."""
         return gradients
 
+    def made(self, update) -> Tensor:
+        """Whether an update was made, given what its optimizer returned."""
+        return ops.depend(Tensor(True), update)
+
     def end_step(self, updates: tuple):
         """Ends a training step, given what its optimizers returned at each update."""
         return updates
@@ -112,6 +116,9 @@ class DynamicScaling(NoScaling):
 
     def unscaled(self, gradients: tuple) -> tuple:
         return self.scaler.unscale(gradients)
+
+    def made(self, update) -> Tensor:
+        return update
 
     def end_step(self, updates: tuple) -> Tensor:
         """Adjusts the scale; returns whether all updates were made."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindspore_cvae.refinement import Descent, ReversedDescent
@@ -185,6 +186,10 @@ class CriticThenModel(JointStep):
     The sentence is encoded once: the critics read its codes as constants, and the encoder's
     gradient is pulled back through the same pass once the model's gradient at the codes is known.
 
+    The critics' updates are a loop of the graph. What stands in a branch or a loop alone, as their
+    moments do, does not see a later ``set_data`` in MindSpore 2.10: values are put into parameters
+    with ``ops.assign``, which writes in place.
+
     Args:
         model, optimizer, groups, clip_norm, scaling: see :class:`JointStep`.
         critic_optimizer: of both critics.
@@ -253,16 +258,18 @@ class CriticThenModel(JointStep):
         ranks = self.network.ranks
         every_h, every_z = ranks.gather(ops.stop_gradient(h)), ranks.gather(ops.stop_gradient(z))
         joint, marginal = ops.zeros((), z.dtype), ops.zeros((), z.dtype)
-        updates = ()
-        for number in range(self.critic_updates):
+        number, made = Tensor(0, ms.int32), Tensor(True)
+        # A loop of the graph: written out, five updates are most of what a width compiles.
+        while number < self.critic_updates:
             (_scaled, joint, marginal), gradients = self.critic_value_and_grad(
-                every_h, every_z, prior[number], weight
+                every_h, every_z, ops.gather(prior, number, 0), weight
             )
             # Every process computes the same; the mean keeps their last bits from drifting apart.
             gradients = self.scaling.unscaled(ranks.average(gradients))
-            updates += (self.critic_optimizer(gradients),)
+            made = ops.logical_and(made, self.scaling.made(self.critic_optimizer(gradients)))
             # The next update, and the model's, must see the critics as this one leaves them.
-            weight = ops.depend(weight, updates[number])
+            weight = ops.depend(weight, made)
+            number = number + 1
         terms, gradients = self.codes_value_and_grad(
             h,
             parameters,
@@ -277,7 +284,7 @@ class CriticThenModel(JointStep):
         )
         at_codes, decoder_gradients = gradients
         encoder_gradients = pull_back(at_codes)[-1]
-        updates += (self.optimizer(self.clipped(encoder_gradients + decoder_gradients)),)
+        updates = made, self.optimizer(self.clipped(encoder_gradients + decoder_gradients))
         _scaled, loss, reconstruction, divergence, contrast = terms
         loss = ops.depend(loss, self.scaling.end_step(updates))
         return ops.stack((loss, reconstruction, divergence, contrast, joint, marginal))

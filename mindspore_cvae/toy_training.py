@@ -277,4 +277,4 @@ class ToyTrainer:
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Takes back what :meth:`state` gave."""
         for parameter in self.step.get_parameters():
-            parameter.set_data(Tensor(state[parameter.name]))
+            ops.assign(parameter, Tensor(state[parameter.name]))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
-from mindspore import Tensor
+from mindspore import Tensor, ops
 
 from mindspore_cvae import config, files, runs, trainer
 from mindspore_cvae.cli import train_main
@@ -246,7 +246,7 @@ class Parts:
             self.made[key] = part, self.values(part)
         part, start = self.made[key]
         for parameter in part.get_parameters() if start else ():
-            parameter.set_data(Tensor(start[parameter.name]))
+            ops.assign(parameter, Tensor(start[parameter.name]))
         return part
 
     @staticmethod

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, ops
 
 from mindspore_cvae import checkpoints, config, devices, trainer
 from mindspore_cvae.data.corpus import load_corpus
@@ -41,7 +41,7 @@ class Once:
                 self.part.most_updates = 4
             self.start = {p.name: p.asnumpy().copy() for p in self.parameters()}
         for parameter in self.parameters():
-            parameter.set_data(Tensor(self.start[parameter.name]))
+            ops.assign(parameter, Tensor(self.start[parameter.name]))
         return self.part
 
     def parameters(self):

@@ -8,7 +8,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 import tiny
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
 from mindspore_cvae.scaling import DynamicScaling
 from mindspore_cvae.steps import adam
@@ -30,7 +30,7 @@ def scaled(request):
 def begin(training, scale=65536.0):
     """Back to the start, with another scale."""
     training.restore(training.start)
-    training.step.scaling.scale.set_data(Tensor(np.float32(scale)))
+    ops.assign(training.step.scaling.scale, Tensor(np.float32(scale)))
     return training.state()
 
 
@@ -75,7 +75,7 @@ def test_an_update_that_overflows_moves_nothing(scaled):
         assert scaled.step.skipped_steps() == times
         assert scaled.step.counts() == {"skipped": 1}
         assert scaled.step.readings() == {"loss_scale": LARGEST / 2**times}
-    scaled.step.scaling.scale.set_data(Tensor(np.float32(65536)))
+    ops.assign(scaled.step.scaling.scale, Tensor(np.float32(65536)))
     scaled.run()
     assert scaled.step.counts() == {"skipped": 0} and scaled.step.skipped_steps() == 0
     assert scaled.step.readings() == {"loss_scale": 65536.0}

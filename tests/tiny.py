@@ -107,7 +107,7 @@ class Training:
 
     def restore(self, state):
         for parameter in self.parameters():
-            parameter.set_data(Tensor(state[parameter.name]))
+            ms.ops.assign(parameter, Tensor(state[parameter.name]))
         return self
 
     def parameters(self):
