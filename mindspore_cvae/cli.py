@@ -213,6 +213,13 @@ def _eval_parser() -> CommandParser:
         help="draws of the importance-weighted likelihood bound a sentence (none)",
     )
     parser.add_argument(
+        "--iw_proposal",
+        choices=("auto", "fit", "product", "refined"),
+        default="auto",
+        help="where its draws come from: the best by another split (auto), a Gaussian fitted to "
+        "q(z|x), its product with the prior, or that refined through the decoder",
+    )
+    parser.add_argument(
         "--refit_critic",
         action="store_true",
         help="fit fresh critics on half of the codes and read the dual KL on the other half",
@@ -258,6 +265,7 @@ def _evaluate(argv: Sequence[str] | None) -> int:
         arguments.checkpoint,
         arguments.iw_samples,
         arguments.refit_critic,
+        arguments.iw_proposal,
     )
     path = arguments.output
     if path is None:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from mindspore_cvae import bounds, estimators
+from mindspore_cvae import bounds, estimators, noise
 from mindspore_cvae.config import Config
 from mindspore_cvae.data.batches import corpus_widths
 from mindspore_cvae.data.corpus import Corpus, Split, true_scores
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.importance import ImportanceSampler, ImportanceScores, without_latent
 from mindspore_cvae.loading import load_run
+from mindspore_cvae.proposals import FAMILIES
 from mindspore_cvae.refit import FEWEST, refitted_kl
 from mindspore_cvae.scoring import Evaluator, SentenceScores, gaussian_moments
+
+INFORMATION_DRAWS = 4
+"""Draws of each sentence's q(z|x) for mi_exact."""
+WITH_ERRORS = ("rec", "kl", "neg_elbo", "kl_exact", "neg_elbo_valid", "iw_nll", "true_nll")
+"""Columns that are means over sentences and have a standard error beside them."""
 
 
 def kl_columns(scores: SentenceScores, slots) -> tuple:
@@ -67,9 +74,10 @@ def paper_metrics(scores: SentenceScores, slots) -> dict:
     return columns
 
 
-def valid_metrics(scores: SentenceScores, slots) -> dict:
+def valid_metrics(scores: SentenceScores, slots, seed: int) -> dict:
     """The exact columns: kl_exact, neg_elbo_valid, mi_exact and its ceiling ln N; null where q(z|x)
-    is not Gaussian, but for the -log p(x) of a language model. Means a sentence in nats."""
+    is not Gaussian, but for the -log p(x) of a language model. Means a sentence in nats; ``seed``
+    decides the draws of mi_exact."""
     columns = dict.fromkeys(("kl_exact", "neg_elbo_valid", "mi_exact", "mi_exact_ceiling"))
     if slots.posterior == "none":
         columns["neg_elbo_valid"] = float(scores.reconstruction.mean())
@@ -79,19 +87,42 @@ def valid_metrics(scores: SentenceScores, slots) -> dict:
         columns["neg_elbo_valid"] = float(
             estimators.negative_elbo(scores.reconstruction, kl).mean()
         )
-        columns["mi_exact"] = float(bounds.mutual_information(scores.exact, scores.codes).mean())
+        draws = _information_noise(seed, *scores.exact.mean.shape)
+        columns["mi_exact"] = float(bounds.mutual_information(scores.exact, draws).mean())
         columns["mi_exact_ceiling"] = math.log(len(scores.tokens))
     return columns
 
 
+def _information_noise(seed: int, sentences: int, size: int) -> np.ndarray:
+    """(N, S, Z) standard normal numbers, keyed by the number of each sentence."""
+    sources = (noise.generator(seed, "information", number) for number in range(sentences))
+    return np.stack([noise.normal(source, INFORMATION_DRAWS, size) for source in sources])
+
+
 def importance_metrics(importance: ImportanceScores, tokens: int) -> dict:
-    """iw_nll (nats a sentence), iw_ppl (a predicted token), iw_samples, ess, iw_inflation."""
+    """iw_nll (nats a sentence), iw_ppl (a predicted token), iw_samples, ess; what the proposals
+    were: iw_proposal, iw_inflation and iw_widening, null where there is no z."""
+    chosen = importance.choice
     return {
         "iw_nll": float(importance.nll.mean()),
         "iw_ppl": estimators.perplexity(importance.nll.sum(), tokens),
         "iw_samples": importance.draws,
         "ess": float(importance.effective_samples.mean()),
-        "iw_inflation": importance.inflation,
+        "iw_proposal": chosen and chosen.family,
+        "iw_inflation": chosen and chosen.inflation,
+        "iw_widening": chosen and chosen.widening,
+    }
+
+
+def standard_errors(values: dict[str, np.ndarray]) -> dict[str, float]:
+    """``<name>_error`` of each mean over N sentences: their deviation over sqrt(N), null for one
+    sentence. It says how far another sample of sentences would lie, of the same model."""
+    return {
+        f"{name}_error": (
+            float(column.std(ddof=1) / math.sqrt(len(column))) if len(column) > 1 else None
+        )
+        for name, column in values.items()
+        if name in WITH_ERRORS
     }
 
 
@@ -103,6 +134,7 @@ def evaluate(
     iw_samples: int | None = None,
     tuning: Split | None = None,
     critic_sizes=None,
+    families: Iterable[str] = tuple(FAMILIES),
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """The metrics of a split, and the values of each sentence that they are means of.
 
@@ -114,10 +146,11 @@ def evaluate(
         iw_samples: draws of the importance-weighted bound; None leaves it out.
         tuning: another split, on which the bound's proposals are tuned; needed with ``iw_samples``.
         critic_sizes: a ``config.Model``, if fresh critics are to be fitted to the codes.
+        families: of proposals, among which the tuning split chooses.
 
     Returns:
-        The columns of :func:`paper_metrics`, :func:`valid_metrics` and, where asked for,
-        :func:`importance_metrics` and :func:`mindspore_cvae.refit.refitted_kl`; ``sentences``,
+        The columns of :func:`paper_metrics`, :func:`valid_metrics`, :func:`standard_errors` and,
+        where asked for, :func:`importance_metrics` and :func:`mindspore_cvae.refit.refitted_kl`; ``sentences``,
         ``tokens``, ``samples`` (as asked for), ``draws`` (taken a sentence: one where q(z|x) is a
         Gaussian or a point), and on a corpus whose probabilities are known ``true_nll`` and
         ``true_ppl``. Then arrays (N,) by name.
@@ -130,19 +163,26 @@ def evaluate(
         raise InputError(f"fresh critics need {FEWEST} sentences, and {split.name} has {total}")
     scores = evaluator.score(split, samples, sentences)
     tokens = int(scores.tokens.sum())
-    metrics = paper_metrics(scores, evaluator.slots) | valid_metrics(scores, evaluator.slots)
+    metrics = paper_metrics(scores, evaluator.slots) | valid_metrics(
+        scores, evaluator.slots, evaluator.seed
+    )
     values = {"line": split.lines[:total], "tokens": scores.tokens, "rec": scores.reconstruction}
     kl, kl_z = kl_columns(scores, evaluator.slots)
     values |= {name: value for name, value in (("kl", kl), ("kl_z", kl_z)) if value is not None}
+    if kl is not None:
+        values["neg_elbo"] = estimators.negative_elbo(scores.reconstruction, kl)
     if scores.exact is not None:
         values["kl_exact"] = bounds.gaussian_kl(scores.exact)
+        values["neg_elbo_valid"] = scores.reconstruction + values["kl_exact"]
+    elif evaluator.slots.posterior == "none":
+        values["neg_elbo_valid"] = scores.reconstruction
     if iw_samples is not None:
         if evaluator.slots.posterior == "none":
             importance = without_latent(scores.reconstruction, iw_samples)
         else:
             sampler = ImportanceSampler(evaluator)
-            inflation = sampler.choose_inflation(tuning, samples, iw_samples)
-            importance = sampler.score(split, scores, iw_samples, inflation)
+            choice = sampler.choose(tuning, samples, iw_samples, families)
+            importance = sampler.score(split, scores, iw_samples, choice)
         metrics |= importance_metrics(importance, tokens)
         values |= {"iw_nll": importance.nll, "ess": importance.effective_samples}
     if critic_sizes is not None and evaluator.slots.posterior != "none":
@@ -152,7 +192,7 @@ def evaluate(
     if truth is not None:
         metrics |= {"true_nll": truth.nll, "true_ppl": truth.perplexity}
         values["true_nll"] = -split.log_probabilities[:total]
-    return metrics, values
+    return metrics | standard_errors(values), values
 
 
 def evaluate_run(
@@ -163,6 +203,7 @@ def evaluate_run(
     checkpoint: str,
     iw_samples: int | None = None,
     refit_critic: bool = False,
+    iw_proposal: str = "auto",
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Evaluates a run's checkpoint on a split. The device must have been chosen before.
 
@@ -174,6 +215,8 @@ def evaluate_run(
         checkpoint: ``best`` or ``last``; see :func:`mindspore_cvae.loading.load_run`.
         iw_samples: draws of the importance-weighted bound; None leaves it out.
         refit_critic: whether fresh critics are fitted to the codes.
+        iw_proposal: one of :data:`mindspore_cvae.proposals.FAMILIES`, or ``auto`` for the best of
+            them on another split.
 
     Returns:
         What :func:`evaluate` returns, the metrics with ``system``, ``split``, ``data_dir`` (None
@@ -202,6 +245,7 @@ def evaluate_run(
         iw_samples,
         corpus.train if split == "valid" else corpus.valid,
         config.model if refit_critic else None,
+        tuple(FAMILIES) if iw_proposal == "auto" else (iw_proposal,),
     )
     metrics |= {
         "system": config.system,

@@ -1,12 +1,12 @@
 """Importance-weighted likelihood of every sentence under p(z) = N(0, I), for any posterior.
 
-The proposal is a Gaussian fitted to q(z|x), widened, and mixed with a little of the prior; draws
-are fresh. How much to widen is chosen on the sentences of another split than the evaluated one:
-the least of several estimates is no upper bound in expectation.
+How the proposals are made is chosen on the sentences of another split than the evaluated one, and
+draws are fresh: the least of several estimates is no upper bound in expectation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +16,10 @@ from mindspore_cvae import bounds, noise
 from mindspore_cvae.data.batches import batches
 from mindspore_cvae.data.corpus import Split
 from mindspore_cvae.progress import progress
+from mindspore_cvae.proposals import FAMILIES, INFLATIONS, PRIOR_SHARE, Choice, Proposer
 
-INFLATIONS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
-"""Standard deviations by which a fit is widened, among which the other split chooses."""
-PRIOR_SHARE = 0.05
-"""Share of the draws that come from the prior."""
 CHOICE_SENTENCES = 64
-"""Of the other split, the first ones, on which the inflation is chosen."""
+"""Of the other split, the first ones, on which proposals are chosen."""
 CHOICE_DRAWS = 32
 """Draws of each of them; fewer where fewer are asked for."""
 CHOICE_PART = 1
@@ -37,19 +34,19 @@ class ImportanceScores:
     Attributes:
         nll: (N,) IW-NLL, nats: in expectation an upper bound of -log p(x).
         effective_samples: (N,) between 1 and the number of draws.
-        inflation: that the proposals were widened by.
+        choice: of the proposals; None where there is no z.
         draws: K.
     """
 
     nll: np.ndarray
     effective_samples: np.ndarray
-    inflation: float
+    choice: Choice | None
     draws: int
 
 
 def without_latent(nll: np.ndarray, draws: int) -> ImportanceScores:
     """The bound of a model without z, whose every draw weighs p(x): exact. nll (N,) = -log p(x)."""
-    return ImportanceScores(nll, np.full(len(nll), float(draws)), 0.0, draws)
+    return ImportanceScores(nll, np.full(len(nll), float(draws)), None, draws)
 
 
 class ImportanceSampler:
@@ -61,62 +58,80 @@ class ImportanceSampler:
 
     def __init__(self, evaluator):
         self.evaluator = evaluator
+        self.propose = Proposer(evaluator)
 
-    def choose_inflation(self, tuning: Split, samples: int, draws: int) -> float:
-        """The inflation of lowest IW-NLL on the first sentences of a split.
+    def choose(
+        self,
+        tuning: Split,
+        samples: int,
+        draws: int,
+        families: Iterable[str] = tuple(FAMILIES),
+    ) -> Choice:
+        """The proposals of lowest IW-NLL on the first sentences of a split.
 
         Args:
             tuning: the split, which must not be the evaluated one.
             samples: draws of q(z|x) a sentence for fits that need them.
             draws: K of the evaluation to come.
+            families: of :data:`mindspore_cvae.proposals.FAMILIES`, among which to choose.
         """
         scores = self.evaluator.score(tuning, samples, CHOICE_SENTENCES)
         draws = min(draws, CHOICE_DRAWS)
-        means = [
-            self.score(tuning, scores, draws, inflation, CHOICE_PART).nll.mean()
-            for inflation in INFLATIONS
-        ]
-        return INFLATIONS[int(np.argmin(means))]
+        readings: dict[Choice, float] = {}
+        for name in families:
+            family = FAMILIES[name]
+            starts = {}
+            for inflation in INFLATIONS:
+                start = family.start(*scores.fit, inflation, PRIOR_SHARE)
+                starts[inflation] = self.weigh(tuning, start, draws, CHOICE_PART)[0].mean()
+            inflation = min(starts, key=starts.get)
+            if not family.is_refined:
+                readings[Choice(name, inflation)] = starts[inflation]
+                continue
+            proposal = self.propose(tuning, scores, Choice(name, inflation))
+            for widening in family.widenings:
+                nll, _ = self.weigh(tuning, proposal.widened(widening), draws, CHOICE_PART)
+                readings[Choice(name, inflation, widening)] = nll.mean()
+        return min(readings, key=readings.get)
 
     def score(
-        self, split: Split, scores, draws: int, inflation: float, part: int = 0
+        self, split: Split, scores, draws: int, choice: Choice, part: int = 0
     ) -> ImportanceScores:
         """IW-NLL of the sentences that were scored before.
 
         Args:
             split: the split.
-            scores: ``SentenceScores`` of its first sentences, to which the proposals are fitted.
+            scores: ``SentenceScores`` of its first sentences, from which the proposals are made.
             draws: K.
-            inflation: see :meth:`bounds.Proposal.inflated`.
+            choice: of the proposals.
             part: of the noise; see :func:`mindspore_cvae.noise.generator`.
         """
-        evaluator, total = self.evaluator, len(scores.tokens)
-        mean, covariance = scores.fit
+        proposal = self.propose(split, scores, choice)
+        return ImportanceScores(*self.weigh(split, proposal, draws, part), choice, draws)
+
+    def weigh(
+        self, split: Split, proposal: bounds.Proposal, draws: int, part: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """IW-NLL and effective samples, (N,) each, of the first N sentences by their proposals."""
+        evaluator, (total, size) = self.evaluator, proposal.mean.shape
         plan = evaluator.plan(split.lengths[:total], draws)
-        result = ImportanceScores(np.zeros(total), np.zeros(total), inflation, draws)
+        result, effective_samples = np.zeros(total), np.zeros(total)
         bar = progress(f"importance sampling {split.name}", total, "sentences")
         for batch in batches(split, plan, evaluator.ranks.rank, evaluator.ranks.size):
             evaluator.before_batch()
             real = batch.index >= 0
             # Fillers repeat the first sentence: their rows are computed and dropped.
             index = np.where(real, batch.index, 0)
-            proposal = bounds.Proposal.inflated(
-                mean[index],
-                covariance if len(covariance) == 1 else covariance[index],
-                inflation,
-                PRIOR_SHARE,
-            )
-            z = proposal.draw(self._noise(index, draws, mean.shape[1], part))
+            own = proposal.of(index)
+            z = own.draw(self._noise(index, draws, size, part))
             per_call = evaluator.draws_of_call(batch.tokens.shape[1] - 1, draws)
             nll = self._likelihood(Tensor(batch.tokens), z, per_call)
-            weights = bounds.log_weights(nll, z, proposal)[real]
-            result.nll[batch.index[real]] = bounds.importance_weighted_nll(weights)
-            result.effective_samples[batch.index[real]] = bounds.effective_sample_size(weights)
+            weights = bounds.log_weights(nll, z, own)[real]
+            result[batch.index[real]] = bounds.importance_weighted_nll(weights)
+            effective_samples[batch.index[real]] = bounds.effective_sample_size(weights)
             bar.update(int(real.sum()))
         bar.close()
-        result.nll = evaluator.ranks.total(result.nll)
-        result.effective_samples = evaluator.ranks.total(result.effective_samples)
-        return result
+        return evaluator.ranks.total(result), evaluator.ranks.total(effective_samples)
 
     def _noise(self, index: np.ndarray, draws: int, size: int, part: int) -> np.ndarray:
         """(B, K, Z) standard normal numbers, keyed by the number of each sentence."""

@@ -183,6 +183,7 @@ class Evaluator:
         self.draws = Draws(model, self.has_critics).set_train(False)
         self.likelihood = Likelihood(model).set_train(False)
         self.posterior = model.posterior
+        self.decoder = model.decoder
         self.before_batch: Callable[[], None] = lambda: None
 
     def draws_of(self, samples: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import numpy_twins as twins
 import pytest
 from mindspore import Tensor
 from tiny_evaluator import ROWS, WIDTH, evaluator_of, split
@@ -12,6 +13,13 @@ from tiny_evaluator import ROWS, WIDTH, evaluator_of, split
 from mindspore_cvae import bounds, devices, importance, noise
 from mindspore_cvae.evaluation import evaluate
 from mindspore_cvae.importance import ImportanceSampler
+from mindspore_cvae.proposals import (
+    Choice,
+    adam_descent,
+    negative_elbo_gradient,
+    packed,
+    unpacked,
+)
 
 COPIES = 40
 CASES = [("gaussian", 1), ("gaussian", 2), ("affine", 1), ("mlp", 2)]
@@ -53,11 +61,14 @@ def mean_and_error(values):
     return values.mean(), values.std() / np.sqrt(len(values))
 
 
-def test_bound_lies_above_the_integral_and_closes_in(case):
+@pytest.mark.parametrize(
+    "choice", [Choice("fit", 0.4), Choice("product", 1.0), Choice("refined", 1.0)]
+)
+def test_bound_lies_above_the_integral_and_closes_in(case, choice):
     evaluator, part, scores, truth = case
     sampler = ImportanceSampler(evaluator)
     gaps = [
-        mean_and_error(sampler.score(part, scores, draws, inflation=0.4).nll - truth)
+        mean_and_error(sampler.score(part, scores, draws, choice).nll - truth)
         for draws in (2, 16, 128)
     ]
     for gap, error in gaps:
@@ -66,6 +77,50 @@ def test_bound_lies_above_the_integral_and_closes_in(case):
         assert narrow < wide + 4 * np.hypot(wide_error, narrow_error)
     assert gaps[-1][0] < 0.5 * gaps[0][0] + 4 * gaps[0][1]
     assert abs(gaps[-1][0]) < 0.05
+
+
+def test_refinement_comes_nearer_to_the_true_posterior(case):
+    """More of its draws count than of those of the product that it starts from."""
+    evaluator, part, scores, _ = case
+    sampler, effective = ImportanceSampler(evaluator), {}
+    for family in ("product", "refined"):
+        result = sampler.score(part, scores, 128, Choice(family, 1.0))
+        effective[family] = result.effective_samples.mean()
+    assert effective["refined"] > max(effective["product"], 0.5 * 128)
+
+
+def test_gradient_of_the_negative_elbo_equals_differences():
+    """For -log p(x|z) = |A z - b|^2 / 2, whose expectation over fixed noise NumPy sums up."""
+    random = np.random.default_rng(2)
+    a, b, noise_ = random.normal(size=(4, 3)), random.normal(size=4), random.normal(size=(1, 6, 3))
+    mean, factor = random.normal(size=(1, 3)), np.tril(random.normal(size=(1, 3, 3)))
+    factor[0, range(3), range(3)] = 0.5, 1.2, 0.8
+
+    def total(mean, factor):
+        z = mean[0] + noise_[0] @ factor[0].T
+        nll = 0.5 * ((z @ a.T - b) ** 2).sum(1).mean()
+        covariance = factor[0] @ factor[0].T
+        _, log_determinant = np.linalg.slogdet(covariance)
+        return nll + 0.5 * (np.trace(covariance) + (mean**2).sum() - 3 - log_determinant)
+
+    z = mean[:, None] + noise_ @ factor.transpose(0, 2, 1)
+    at_mean, at_factor = negative_elbo_gradient(mean, factor, noise_, (z @ a.T - b) @ a)
+    expected = twins.numerical_gradient(lambda point: total(point, factor), mean)
+    assert at_mean == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    expected = np.tril(twins.numerical_gradient(lambda point: total(mean, point), factor))
+    assert at_factor == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_a_packed_proposal_unpacks():
+    factor = np.tril(np.arange(1.0, 10.0).reshape(1, 3, 3))
+    mean, again = unpacked(packed(np.ones((1, 3)), factor), 3)
+    assert mean == pytest.approx(np.ones((1, 3))) and again == pytest.approx(factor)
+
+
+def test_descent_finds_the_minimum_of_a_parabola():
+    minimum = np.array([[1.0, -2.0], [0.3, 0.0]])
+    found = adam_descent(np.zeros((2, 2)), lambda point, step: 2 * (point - minimum), 200, 0.1)
+    assert found == pytest.approx(minimum, abs=0.02)
 
 
 def test_exact_negative_elbo_lies_above_the_integral(case):
@@ -88,14 +143,14 @@ def test_an_autoencoder_has_the_bound_and_no_exact_kl():
     assert 1.0 <= metrics["ess"] <= 128
 
 
-def without_nulls(metrics):
-    return {name: value for name, value in metrics.items() if value is not None}
+def numbers(metrics):
+    return {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
 
 
 def test_numbers_do_not_depend_on_how_draws_are_cut_into_calls():
     part = split(5)
     reference, *others = (
-        without_nulls(
+        numbers(
             evaluate(evaluator_of("mlp", 2, **cut), part, 24, iw_samples=40, tuning=split(4))[0]
         )
         for cut in ({"rows": 320}, {"rows": 33}, {"rows": 3}, {"rows": 320, "tokens": 17 * WIDTH})
@@ -114,12 +169,13 @@ def test_a_call_predicts_no_more_tokens_than_it_may():
     assert sorted(np.concatenate([indices for _, indices in plan])) == list(range(104))
 
 
-def test_inflation_is_chosen_on_validation_and_never_on_the_evaluated_split():
+def test_proposals_are_chosen_on_validation_and_never_on_the_evaluated_split():
     evaluator = evaluator_of("affine", 2)
-    chosen = ImportanceSampler(evaluator).choose_inflation(split(4, seed=9), 16, 32)
+    chosen = ImportanceSampler(evaluator).choose(split(4, seed=9), 16, 32)
     for seed in range(3):
         metrics, _ = evaluate(evaluator, split(3, seed), 16, iw_samples=32, tuning=split(4, seed=9))
-        assert metrics["iw_inflation"] == chosen
+        names = ("iw_proposal", "iw_inflation", "iw_widening")
+        assert Choice(*(metrics[name] for name in names)) == chosen
 
 
 def test_the_choice_shares_no_draws_with_what_is_read(monkeypatch):
@@ -132,10 +188,10 @@ def test_the_choice_shares_no_draws_with_what_is_read(monkeypatch):
     monkeypatch.setattr(
         importance, "noise", SimpleNamespace(generator=generator, normal=noise.normal)
     )
-    sampler.choose_inflation(split(4), 16, 32)
+    sampler.choose(split(4), 16, 32)
     chosen = {key for key in streams if key[0] == "importance"}
     streams.clear()
-    sampler.score(split(4), sampler.evaluator.score(split(4), 16), 32, 0.2)
+    sampler.score(split(4), sampler.evaluator.score(split(4), 16), 32, Choice("fit", 0.2))
     read = {key for key in streams if key[0] == "importance"}
     assert len(chosen) == len(read) == len(split(4)) and not chosen & read
 

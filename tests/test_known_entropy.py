@@ -10,6 +10,7 @@ from mindspore_cvae import devices
 from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.evaluation import evaluate_run
 from mindspore_cvae.importance import ImportanceSampler
+from mindspore_cvae.proposals import Choice
 from mindspore_cvae.systems import SYSTEMS
 from mindspore_cvae.trainer import train
 
@@ -49,13 +50,13 @@ def corpus():
     [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in SYSTEMS],
 )
 def test_importance_weighted_nll_is_not_below_the_truth(system, corpus, tmp_path, monkeypatch):
-    tuned, choose = [], ImportanceSampler.choose_inflation
+    tuned, choose = [], ImportanceSampler.choose
 
     def spy(self, tuning, *sizes):
         tuned.append(tuning.name)
         return choose(self, tuning, *sizes)
 
-    monkeypatch.setattr(ImportanceSampler, "choose_inflation", spy)
+    monkeypatch.setattr(ImportanceSampler, "choose", spy)
     steps = SLOW_STEPS.get(system, 150)
     config = configuration.load(None, [*SETTINGS, f"train.max_steps={steps}"], system=system)
     train(config, tmp_path / "run", corpus=corpus, device="CPU")
@@ -82,8 +83,8 @@ def test_validation_does_not_tune_its_own_bound(corpus, tmp_path, monkeypatch):
     tuned = []
     monkeypatch.setattr(
         ImportanceSampler,
-        "choose_inflation",
-        lambda self, tuning, *sizes: tuned.append(tuning.name) or 1.0,
+        "choose",
+        lambda self, tuning, *sizes: tuned.append(tuning.name) or Choice("fit", 1.0),
     )
     settings = [*SETTINGS, "train.max_steps=1", "eval.max_sentences=8", "data.buckets=1"]
     config = configuration.load(None, settings, system="vae")
