@@ -60,6 +60,11 @@ class GaussianPosterior:
         scales[: len(found)] = found
         return cls(mean, scales[None], axes)
 
+    def first(self, count: int | None) -> GaussianPosterior:
+        """Of the first so many sentences; None for all."""
+        scales = self.scales if len(self.scales) == 1 else self.scales[:count]
+        return GaussianPosterior(self.mean[:count], scales, self.axes)
+
     @property
     def covariance(self) -> np.ndarray:
         """A diag(s^2) A^T, (1 or N, Z, Z)."""

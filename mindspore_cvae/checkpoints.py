@@ -2,7 +2,7 @@
 
     step-00001315.safetensors  all tensors: parameters under their own names, optimizers' state
     step-00001315.json         manifest: step, state, fingerprints, SHA-256 of the tensors
-    best.json, latest.json     pointers to a step
+    best.json, best_valid.json, latest.json    pointers to a step
 
 Every file is written whole under a temporary name, made durable, read back, and renamed: first the
 tensors, then the manifest, then the pointers. So a manifest's tensors are always there, and so is a
@@ -31,6 +31,9 @@ from mindspore_cvae.files import remove_temporary, write_atomically
 FORMAT = 1
 """Version of the layout above; a checkpoint of another one is refused."""
 BEST = "best.json"
+BEST_VALID = "best_valid.json"
+MARKS = {"best": BEST, "best_valid": BEST_VALID}
+"""Names of checkpoints that a validation may have marked, and their pointers."""
 LATEST = "latest.json"
 
 _NAME = re.compile(r"step-(?P<step>[0-9]{8,18})(?P<twin>-[0-9a-f]{8})?\.(?P<kind>safetensors|json)")
@@ -66,6 +69,7 @@ def save(
     state: Mapping[str, object],
     fingerprints: Mapping[str, str],
     best: bool = False,
+    best_valid: bool = False,
     keep: int = 2,
     warn: Callable[[str], None] = warn_user,
 ) -> Path:
@@ -80,9 +84,10 @@ def save(
         state: Anything that JSON can hold: keys are texts, sequences lists; numbers come back
             to the bit.
         fingerprints: Of what the training depends on, by name (config, vocabulary, data, ...).
-        best: Whether it becomes the best one, too.
-        keep: How many of the last steps stay, besides the best. Steps after this one, left by a
-            training that was taken up again from an earlier step, are removed.
+        best: Whether it becomes the best one by the selected metric, too.
+        best_valid: Whether it becomes the best one by the valid bound.
+        keep: How many of the last steps stay, besides the best ones. Steps after this one, left by
+            a training that was taken up again from an earlier step, are removed.
         warn: Called with a sentence if an old file cannot be removed, which stops nothing.
 
     Returns:
@@ -113,11 +118,13 @@ def save(
     write_atomically(path, content, check=lambda file: _verify(file, digest))
     # The best before what training resumes from: it would otherwise believe in a best that no
     # pointer shows. That is the latest, but if this step was saved before, its manifest.
-    if best and _has_manifest(folder, step, path.name):
-        _write_sealed(folder / BEST, pointer)
+    marks = [name for name, is_marked in ((BEST, best), (BEST_VALID, best_valid)) if is_marked]
+    if marks and _has_manifest(folder, step, path.name):
+        for name in marks:
+            _write_sealed(folder / name, pointer)
     _write_sealed(folder / f"step-{step:08d}.json", sealed)
-    if best:
-        _write_sealed(folder / BEST, pointer)
+    for name in marks:
+        _write_sealed(folder / name, pointer)
     _write_sealed(folder / LATEST, pointer)
     _prune(folder, step, keep, warn)
     return path
@@ -131,9 +138,9 @@ def steps(folder: str | os.PathLike) -> list[int]:
     return sorted({step for _, step, kind in _files(folder) if kind == "json"})
 
 
-def has_best(folder: str | os.PathLike) -> bool:
-    """Whether a checkpoint was marked as the best."""
-    return (Path(folder) / BEST).exists()
+def has_mark(folder: str | os.PathLike, mark: str) -> bool:
+    """Whether a checkpoint was marked as one of :data:`MARKS`."""
+    return (Path(folder) / MARKS[mark]).exists()
 
 
 def load(
@@ -145,20 +152,21 @@ def load(
 
     Args:
         folder: The folder of checkpoints.
-        which: ``latest``, ``best`` or a step. If the latest is damaged, the newest good one before
-            it takes its place.
+        which: ``latest``, one of :data:`MARKS` or a step. If the latest is damaged, the newest
+            good one before it takes its place.
         warn: Called with a sentence for every damaged checkpoint that was passed over.
 
     Raises:
         CheckpointError: There is none, or none that is good; the message names the file.
     """
     folder = Path(folder)
-    if which == "best":
-        if not (folder / BEST).exists():
+    if which in MARKS:
+        pointer = folder / MARKS[which]
+        if not pointer.exists():
             raise CheckpointError(
-                f"{folder / BEST} does not exist: no validation has chosen a best checkpoint yet"
+                f"{pointer} does not exist: no validation has chosen a best checkpoint yet"
             )
-        return _read(folder, _read_pointer(folder / BEST))
+        return _read(folder, _read_pointer(pointer))
     if which != "latest":
         return _read(folder, int(which))
 
@@ -336,11 +344,12 @@ def _read(folder: Path, step: int) -> Checkpoint:
 
 
 def _prune(folder: Path, step: int, keep: int, warn: Callable[[str], None]) -> None:
-    """Remove all but the last ``keep`` steps up to this one and the best."""
+    """Remove all but the last ``keep`` steps up to this one and the marked ones."""
     kept = set([other for other in steps(folder) if other <= step][-keep:])
     try:
-        if (folder / BEST).exists():
-            kept.add(_read_pointer(folder / BEST))
+        for pointer in MARKS.values():
+            if (folder / pointer).exists():
+                kept.add(_read_pointer(folder / pointer))
     except CheckpointError as error:
         warn(f"{error}; no old checkpoint is removed, since one may be the best")
         return

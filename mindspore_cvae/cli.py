@@ -228,7 +228,10 @@ def _eval_parser() -> CommandParser:
         "--per_sentence", type=Path, metavar="FILE", help="write every sentence's values as TSV"
     )
     parser.add_argument(
-        "--checkpoint", choices=("best", "last"), default="best", help="which one (best)"
+        "--checkpoint",
+        choices=("best", "best_valid", "last"),
+        default="best",
+        help="which one (best)",
     )
     parser.add_argument(
         "--output",

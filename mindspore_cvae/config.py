@@ -162,7 +162,10 @@ class Evaluation:
     valid_samples: int = _option(8, "[1, 1e6]", free=True)
     """The same for the validation after an epoch."""
     valid_iw_samples: int = _option(16, "[1, 1e6]", free=True)
-    """Draws of the importance-weighted bound a sentence in a validation that selects by iw_nll."""
+    """Draws of the importance-weighted bound a sentence in the validation after an epoch."""
+    best_valid_sentences: int = _option(500, "[0, 1e9]", free=True)
+    """Sentences of the validation split, the first ones, whose bound chooses the checkpoint
+    best_valid; 0 for none of that. A training with train.select=iw_nll takes all."""
     before_training: bool = _option(False, free=True)
     """Whether the untrained model is validated too, as epoch 0."""
     max_sentences: int | None = _option(None, _COUNT, free=True)

@@ -293,7 +293,9 @@ def _parser() -> CommandParser:
     )
     out.add_argument("--run", type=Path, required=True, metavar="RUN", help="the run's folder")
     out.add_argument("--output", type=Path, required=True, metavar="FILE", help="where to write")
-    out.add_argument("--checkpoint", choices=("best", "last"), default="best", help="(best)")
+    out.add_argument(
+        "--checkpoint", choices=("best", "best_valid", "last"), default="best", help="(best)"
+    )
     add_settings(out)
 
     text = "Make a run of weights that lie in an .npz or .safetensors file."

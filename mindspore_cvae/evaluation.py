@@ -100,13 +100,15 @@ def _information_noise(seed: int, sentences: int, size: int) -> np.ndarray:
 
 
 def importance_metrics(importance: ImportanceScores, tokens: int) -> dict:
-    """iw_nll (nats a sentence), iw_ppl (a predicted token), iw_samples, ess; what the proposals
-    were: iw_proposal, iw_inflation and iw_widening, null where there is no z."""
+    """iw_nll (nats a sentence), iw_ppl (a predicted token), iw_samples, iw_sentences (how many),
+    ess; what the proposals were: iw_proposal, iw_inflation, iw_widening, null where there is no
+    z."""
     chosen = importance.choice
     return {
         "iw_nll": float(importance.nll.mean()),
         "iw_ppl": estimators.perplexity(importance.nll.sum(), tokens),
         "iw_samples": importance.draws,
+        "iw_sentences": len(importance.nll),
         "ess": float(importance.effective_samples.mean()),
         "iw_proposal": chosen and chosen.family,
         "iw_inflation": chosen and chosen.inflation,
@@ -135,6 +137,7 @@ def evaluate(
     tuning: Split | None = None,
     critic_sizes=None,
     families: Iterable[str] = tuple(FAMILIES),
+    iw_sentences: int | None = None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """The metrics of a split, and the values of each sentence that they are means of.
 
@@ -147,13 +150,15 @@ def evaluate(
         tuning: another split, on which the bound's proposals are tuned; needed with ``iw_samples``.
         critic_sizes: a ``config.Model``, if fresh critics are to be fitted to the codes.
         families: of proposals, among which the tuning split chooses.
+        iw_sentences: only the first so many have the bound; None for all.
 
     Returns:
         The columns of :func:`paper_metrics`, :func:`valid_metrics`, :func:`standard_errors` and,
-        where asked for, :func:`importance_metrics` and :func:`mindspore_cvae.refit.refitted_kl`; ``sentences``,
-        ``tokens``, ``samples`` (as asked for), ``draws`` (taken a sentence: one where q(z|x) is a
-        Gaussian or a point), and on a corpus whose probabilities are known ``true_nll`` and
-        ``true_ppl``. Then arrays (N,) by name.
+        where asked for, :func:`importance_metrics` and
+        :func:`mindspore_cvae.refit.refitted_kl`; ``sentences``, ``tokens``, ``samples`` (as asked
+        for), ``draws`` (taken a sentence: one where q(z|x) is a Gaussian or a point), and on a
+        corpus whose probabilities are known ``true_nll`` and ``true_ppl``. Then arrays (N,) by
+        name.
 
     Raises:
         InputError: there are too few sentences to fit fresh critics to.
@@ -178,12 +183,12 @@ def evaluate(
         values["neg_elbo_valid"] = scores.reconstruction
     if iw_samples is not None:
         if evaluator.slots.posterior == "none":
-            importance = without_latent(scores.reconstruction, iw_samples)
+            importance = without_latent(scores.reconstruction[:iw_sentences], iw_samples)
         else:
             sampler = ImportanceSampler(evaluator)
             choice = sampler.choose(tuning, samples, iw_samples, families)
-            importance = sampler.score(split, scores, iw_samples, choice)
-        metrics |= importance_metrics(importance, tokens)
+            importance = sampler.score(split, scores.first(iw_sentences), iw_samples, choice)
+        metrics |= importance_metrics(importance, int(scores.tokens[:iw_sentences].sum()))
         values |= {"iw_nll": importance.nll, "ess": importance.effective_samples}
     if critic_sizes is not None and evaluator.slots.posterior != "none":
         metrics |= refitted_kl(scores.hidden, scores.codes, critic_sizes, evaluator.seed)

@@ -34,7 +34,9 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--file_format", choices=FORMATS, default="MINDIR", help="(MINDIR)")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="(best)")
+    parser.add_argument(
+        "--checkpoint", choices=("best", "best_valid", "last"), default="best", help="(best)"
+    )
     parser.add_argument(
         "--rows", type=number(1), default=1, metavar="N", help="sentences a call takes (1)"
     )

@@ -50,7 +50,9 @@ def _parser() -> CommandParser:
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
-    common.add_argument("--checkpoint", choices=("best", "last"), default="best", help="(best)")
+    common.add_argument(
+        "--checkpoint", choices=("best", "best_valid", "last"), default="best", help="(best)"
+    )
     common.add_argument("--output", metavar="FILE", help="where to write (standard output)")
     common.add_argument("--jsonl", action="store_true", help="one JSON object a line")
     add_settings(common)

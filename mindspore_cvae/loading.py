@@ -16,7 +16,7 @@ from mindspore_cvae.data import Vocabulary
 from mindspore_cvae.errors import InputError, warn_user
 from mindspore_cvae.model import LatentVariableModel
 
-CHECKPOINTS = {"best": "best", "last": "latest"}
+CHECKPOINTS = {"best": "best", "best_valid": "best_valid", "last": "latest"}
 """What a checkpoint is called on the command line, and in the run folder."""
 
 
@@ -28,7 +28,7 @@ class LoadedRun:
     vocabulary: Vocabulary
     model: LatentVariableModel
     checkpoint: str
-    """``best`` or ``last``."""
+    """One of :data:`CHECKPOINTS`."""
     step: int
     """Training steps behind the weights."""
     folder: Path
@@ -41,8 +41,8 @@ def load_run(
 
     Args:
         run_folder: What training wrote.
-        checkpoint: ``best`` on validation (the last, with a warning, where no validation was fit
-            to choose one), or ``last``.
+        checkpoint: ``best`` on validation by ``train.select``, ``best_valid`` by the valid bound
+            (the last, with a warning, where no validation was fit to choose one), or ``last``.
         config: What :func:`mindspore_cvae.runs.read_config` made of the run's configuration and
             further settings; None takes the run's own.
 
@@ -51,10 +51,11 @@ def load_run(
     """
     folder = Path(run_folder)
     if checkpoint not in CHECKPOINTS:
-        raise InputError(f"checkpoint must be {' or '.join(CHECKPOINTS)}, not {checkpoint!r}")
+        raise InputError(f"checkpoint must be one of {', '.join(CHECKPOINTS)}, not {checkpoint!r}")
     if config is None:
         config = runs.read_config(folder)
-    if checkpoint == "best" and not checkpoints.has_best(folder / runs.CHECKPOINTS):
+    is_mark = checkpoint in checkpoints.MARKS
+    if is_mark and not checkpoints.has_mark(folder / runs.CHECKPOINTS, checkpoint):
         warn_user(f"{folder}: no validation was fit to choose a best checkpoint; the last is taken")
         checkpoint = "last"
     vocabulary = Vocabulary.load(folder / runs.VOCABULARY)

@@ -378,7 +378,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--seed", type=number(0), default=0, metavar="N", help="of the sentences (0)"
     )
     parser.add_argument(
-        "--checkpoint", choices=("best", "last"), default="best", help="which one (best)"
+        "--checkpoint",
+        choices=("best", "best_valid", "last"),
+        default="best",
+        help="which one (best)",
     )
     add_settings(parser)
     arguments = parser.parse_args(argv)

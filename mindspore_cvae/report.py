@@ -520,7 +520,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         usable_after_training=True,
     )
     parser.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="(best)")
+    parser.add_argument(
+        "--checkpoint", choices=("best", "best_valid", "last"), default="best", help="(best)"
+    )
     add_settings(parser)
     arguments = parser.parse_args(argv)
     config = runs.read_config(arguments.run, **settings(arguments))

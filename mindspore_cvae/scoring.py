@@ -7,6 +7,7 @@ depends on how sentences and draws are cut into calls.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -133,6 +134,16 @@ class SentenceScores:
     """(N,) mean of g(z_q)."""
     exp_g_prior: np.ndarray | None = None
     """(N,) mean of exp g(z_p)."""
+
+    def first(self, count: int | None) -> SentenceScores:
+        """Of the first so many sentences; None for all."""
+        arrays = {
+            name: values[:count]
+            for name, values in vars(self).items()
+            if isinstance(values, np.ndarray)
+        }
+        exact = self.exact and self.exact.first(count)
+        return dataclasses.replace(self, **arrays, exact=exact)
 
     @property
     def fit(self) -> tuple[np.ndarray, np.ndarray]:

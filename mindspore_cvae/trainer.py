@@ -64,6 +64,8 @@ class TrainingState:
     """The step of the last validation."""
     best: float | None = None
     """The lowest value of the selected metric so far."""
+    best_valid: float | None = None
+    """The lowest valid bound so far."""
     waited: int = 0
     """Validations since then that count for patience."""
     window: dict[str, float] = field(default_factory=dict)
@@ -84,7 +86,9 @@ class TrainingState:
         Raises:
             CheckpointError: It holds none, or one that no training writes.
         """
-        values = {name: value for name, value in saved.state.items() if name != "system"}
+        # Checkpoints from before there was a best by the valid bound have no value of it.
+        values = {"best_valid": None, **saved.state}
+        values.pop("system", None)
         is_good = values.keys() == STATE_TYPES.keys() and all(
             _is_a(value, STATE_TYPES[name]) for name, value in values.items()
         )
@@ -420,14 +424,19 @@ class Trainer:
         """
         config, state = self.config, self.state
         started = time.monotonic()
+        iw_sentences = config.eval.best_valid_sentences
+        if config.train.select == "iw_nll":
+            iw_sentences = None
         try:
             metrics, _ = evaluate(
                 self.evaluator,
                 self.corpus.valid,
                 config.eval.valid_samples,
                 config.eval.max_sentences,
-                config.eval.valid_iw_samples if config.train.select == "iw_nll" else None,
+                config.eval.valid_iw_samples if iw_sentences != 0 else None,
                 self.corpus.train,
+                families=("product",),
+                iw_sentences=iw_sentences,
             )
         except _ToldToEnd:
             return
@@ -439,6 +448,11 @@ class Trainer:
             state.best, state.waited = value, 0
         elif state.step >= self.beta_settles:
             state.waited += 1
+        bound = metrics.get("iw_nll")
+        is_best_valid = bound is not None and math.isfinite(bound)
+        is_best_valid = is_best_valid and (state.best_valid is None or bound < state.best_valid)
+        if is_best_valid:
+            state.best_valid = bound
         state.validated = state.step
         self.step.after_validation(metrics)
         self.log.write(
@@ -449,6 +463,7 @@ class Trainer:
                 **metrics,
                 "valid": is_valid,
                 "best": is_best,
+                "best_valid": is_best_valid,
                 **self.step.state(),
                 "seconds": time.monotonic() - started,
             }
@@ -456,9 +471,9 @@ class Trainer:
         if not is_valid:
             warn_user(f"epoch {epoch}: KL {kl}, {config.train.select} {value}: not a candidate")
         sys.stderr.write(validation_line(epoch, metrics, is_best) + "\n")
-        self.save(best=is_best)
+        self.save(best=is_best, best_valid=is_best_valid)
 
-    def save(self, best: bool = False) -> None:
+    def save(self, best: bool = False, best_valid: bool = False) -> None:
         """Writes a checkpoint of everything that a resumed run needs.
 
         Raises:
@@ -482,6 +497,7 @@ class Trainer:
             {"system": self.config.system, **dataclasses.asdict(self.state)},
             self.fingerprints,
             best=best,
+            best_valid=best_valid,
             keep=self.config.train.keep_checkpoints,
         )
 
