@@ -111,7 +111,7 @@ def _run_training(arguments: argparse.Namespace) -> int:
     if not devices.is_rank():
         # Of several processes, only the one that will write may judge the folder.
         runs.check(folder, arguments.resume, arguments.overwrite)
-    corpus = _corpus(config, folder if arguments.resume else None)
+    corpus = corpus_of_run(config, folder if arguments.resume else None)
     for line in _summary(corpus):
         print(line)
 
@@ -172,7 +172,7 @@ def _training_config(arguments: argparse.Namespace) -> tuple[Config, Path]:
     return config, folder
 
 
-def _corpus(config: Config, run: Path | None) -> Corpus:
+def corpus_of_run(config: Config, run: Path | None) -> Corpus:
     """The corpus, numbered by the vocabulary of a run if there is one."""
     from mindspore_cvae.data import Vocabulary, load_corpus
 
@@ -254,7 +254,7 @@ def _evaluate(argv: Sequence[str] | None) -> int:
         place = getattr(arguments, name)
         if place is not None and not place.parent.is_dir():
             raise InputError(f"--{name}: the folder of {place} does not exist")
-    corpus = _corpus(config, folder)
+    corpus = corpus_of_run(config, folder)
 
     devices.apply_precision(config.precision)
     from mindspore_cvae.evaluation import evaluate_run

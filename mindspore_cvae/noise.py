@@ -18,7 +18,7 @@ from mindspore_cvae.systems import System
 STREAMS = (
     *("posterior", "prior", "contrast", "encoder", "embedding", "output", "swap", "evaluation"),
     *("generation", "decoding", "importance", "critic", "batch", "refinement", "encoding"),
-    *("proposal", "information"),
+    *("proposal", "information", "annealing"),
 )
 """Purposes that draw numbers; each has its own key, so that switching one off changes no other."""
 

@@ -77,23 +77,25 @@ class Choice:
 
 
 class LikelihoodGradient(nn.Cell):
-    """d/dz of -log p(x|z) at every draw."""
+    """-log p(x|z) of every draw, and its gradient at z."""
 
     def __init__(self, decoder: nn.Cell):
         # Without prefixes: the model's parameters keep their names.
         super().__init__(auto_prefix=False)
         self.decoder = decoder
-        self.gradient = ops.grad(self.total, 0)
+        self.value_and_grad = ops.value_and_grad(self.total, 0, has_aux=True)
 
-    def total(self, z: Tensor, tokens: Tensor) -> Tensor:
-        """The sum over draws, whose gradient is that of each."""
+    def total(self, z: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum over draws, whose gradient is that of each; and each."""
         sentences, samples, size = z.shape
         rows = ops.broadcast_to(tokens.expand_dims(1), (-1, samples, tokens.shape[1]))
-        return self.decoder(rows.reshape(sentences * samples, -1), z.reshape(-1, size)).sum()
+        nll = self.decoder(rows.reshape(sentences * samples, -1), z.reshape(-1, size))
+        return nll.sum(), nll.reshape(sentences, samples)
 
-    def construct(self, z: Tensor, tokens: Tensor) -> Tensor:
-        """z (B, S, Z), tokens (B, T + 1) -> (B, S, Z)."""
-        return self.gradient(z, tokens)
+    def construct(self, z: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """z (B, S, Z), tokens (B, T + 1) -> (B, S), (B, S, Z)."""
+        (_total, nll), gradient = self.value_and_grad(z, tokens)
+        return nll, gradient
 
 
 def negative_elbo_gradient(
@@ -210,6 +212,12 @@ class Proposer:
         mean, factor = unpacked(evaluator.ranks.total(result), size)
         return Proposal(mean, factor, start.prior_share)
 
+    def likelihood(self, z: np.ndarray, tokens: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """-log p(x|z) and its gradient at z, in float64: z (B, S, Z), tokens (B, T + 1) -> (B, S),
+        (B, S, Z)."""
+        nll, gradient = self.gradient(Tensor(z, ms.float32), tokens)
+        return nll.asnumpy().astype(np.float64), gradient.asnumpy().astype(np.float64)
+
     def _gradient(self, tokens: Tensor, draws: np.ndarray) -> Callable:
         """The gradient at a packed point, at each step by its own of ``draws`` (B, steps, S, Z)."""
 
@@ -217,7 +225,7 @@ class Proposer:
             mean, factor = unpacked(point, draws.shape[-1])
             noise = draws[:, step]
             z = mean[:, None] + noise @ factor.transpose(0, 2, 1)
-            at_z = self.gradient(Tensor(z, ms.float32), tokens).asnumpy().astype(np.float64)
+            _, at_z = self.likelihood(z, tokens)
             at_mean, at_factor = negative_elbo_gradient(mean, factor, noise, at_z)
             diagonal = np.arange(mean.shape[1])
             at_factor[:, diagonal, diagonal] *= factor[:, diagonal, diagonal]

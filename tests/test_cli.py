@@ -61,7 +61,7 @@ def no_training(monkeypatch):
     def stop(config, run):
         raise InputError("stopped before training")
 
-    monkeypatch.setattr(cli, "_corpus", stop)
+    monkeypatch.setattr(cli, "corpus_of_run", stop)
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
@@ -255,7 +255,7 @@ def test_a_resumed_run_keeps_what_decides_its_steps(capsys, run, no_training):
 
 def test_options_may_be_repeated_and_the_last_value_wins(capsys, run, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "_corpus", lambda config, run: seen.append(config) or 1 / 0)
+    monkeypatch.setattr(cli, "corpus_of_run", lambda config, run: seen.append(config) or 1 / 0)
     pairs = ["--set", "train.epochs=3", "seed=1", "--set", "train.epochs=4", "--set", "seed=2"]
     assert train_main(pairs) == 1
     assert (seen[0].train.epochs, seen[0].seed) == (4, 2)

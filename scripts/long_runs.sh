@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Trains and evaluates a queue of runs, one after the other; goes on where it was stopped.
+#
+# usage: bash scripts/long_runs.sh FOLDER [QUEUE]
+#
+# QUEUE (scripts/long_runs.txt) has a run a line: its name, its system, options of train.py. Every
+# run lies in FOLDER/NAME; its evaluations, by the paper's best checkpoint and by the best of the
+# valid bound, in metrics-best.json and metrics-best_valid.json there. A run whose files are there
+# is not touched again. Numbers name the commit: call this from a clean clone at one commit.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+[ $# -ge 1 ] || {
+    printf 'usage: bash scripts/long_runs.sh FOLDER [QUEUE]\n' >&2
+    exit 2
+}
+folder=$1
+queue=${2:-$root/scripts/long_runs.txt}
+python=${PYTHON:-$root/.venv/bin/python}
+mkdir -p "$folder"
+
+while read -r name system options; do
+    case $name in '' | '#'*) continue ;; esac
+    run=$folder/$name
+    # shellcheck disable=SC2086 # The options of a line are words.
+    if ! [ -e "$run/trained" ]; then
+        git -C "$root" rev-parse HEAD >"$folder/$name.commit.new"
+        [ -e "$folder/$name.commit" ] || mv "$folder/$name.commit.new" "$folder/$name.commit"
+        rm -f "$folder/$name.commit.new"
+        "$python" "$root/train.py" --system "$system" --output_dir "$run" --resume $options \
+            2>>"$folder/$name.log"
+        touch "$run/trained"
+    fi
+    for checkpoint in best best_valid; do
+        [ -e "$run/metrics-$checkpoint.json" ] ||
+            "$python" "$root/eval.py" --run "$run" --checkpoint "$checkpoint" --iw_samples 128 \
+                --set eval.max_sentences=500 --per_sentence "$run/sentences-$checkpoint.tsv" \
+                --output "$run/metrics-$checkpoint.json" 2>>"$folder/$name.log" || true
+    done
+done <"$queue"
