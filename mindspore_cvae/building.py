@@ -69,6 +69,7 @@ def build_model(
         critic_loss=slots.critic_loss,
         divergence_sign=slots.divergence_sign,
         squared_difference=slots.squared_difference,
+        free_bits=slots.free_bits,
     )
     contrast = CONTRASTS[slots.contrast](
         on=slots.contrast_on,
@@ -85,6 +86,7 @@ def build_model(
         slots.views,
         slots.refinement_steps,
         ranks,
+        slots.contrast_weight,
     )
     model.update_parameters_name()
     initialise(model, sizes, seed)

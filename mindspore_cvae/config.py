@@ -221,6 +221,8 @@ _SLOT_INTERVALS = {
     "encoder_dropout": "[0, 1)",
     "swap_probability": "[0, 1]",
     "temperature": "(0, 1000]",
+    "contrast_weight": "[0, 1000]",
+    "free_bits": "[0, 1000]",
     "prior_negatives": "[0, 1000]",
     "beta_max": "[0, 1000]",
     "refinement_steps": "[0, 1000]",
@@ -364,7 +366,7 @@ USABLE_AFTER_TRAINING = tuple(
     )
 )
 """The keys that leave a trained model what it is."""
-LATER = (("model.amp_level", "O0"),)
+LATER = (("model.amp_level", "O0"), ("slots.contrast_weight", 1.0), ("slots.free_bits", 0.0))
 """Keys that checkpoints may be older than, with the values that compute what was computed then: no
 fingerprint has these."""
 SHORT = {"data_dir": "data.dir", "amp_level": "model.amp_level"}
@@ -701,6 +703,11 @@ _CONTRADICTIONS = (
         lambda c: c.slots.divergence_sign == "printed" and c.slots.critic_loss == "dual",
         ("slots.divergence_sign", "slots.critic_loss"),
         "the printed sign is that of a circle loss (Eq. 15, 19)",
+    ),
+    (
+        lambda c: c.slots.free_bits > 0 and c.slots.divergence != "gaussian_kl",
+        ("slots.free_bits", "slots.divergence"),
+        "free bits are of a KL by dimensions, so they need the divergence gaussian_kl",
     ),
     (
         lambda c: c.slots.divergence == "gaussian_kl" and c.slots.posterior != "gaussian",

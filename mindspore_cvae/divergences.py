@@ -25,15 +25,21 @@ class NoDivergence(nn.Cell):
 
 
 class GaussianKL(nn.Cell):
-    """KL(q || p) of a diagonal Gaussian posterior in closed form (Eq. 1)."""
+    """KL(q || p) of a diagonal Gaussian posterior in closed form (Eq. 1), with free bits if the
+    row has them."""
 
-    def __init__(self, views: int, **unused):
+    def __init__(self, views: int, free_bits: float, **unused):
         super().__init__()
         self.views = views
+        self.free_bits = free_bits
 
     def construct(self, h, parameters: Tensor, z, prior, weight: Tensor) -> Tensor:
         """parameters (V N, 2 Z), weight (N,) -> scalar."""
         mean, log_variance = ops.chunk(parameters, 2, 1)
+        if self.free_bits > 0:
+            kl = objectives.gaussian_kl_of_dimensions(mean, log_variance)
+            kl = kl.reshape(self.views, -1, kl.shape[1])
+            return objectives.free_bits(kl, weight, self.free_bits).sum()
         kl = objectives.gaussian_kl(mean, log_variance).reshape(self.views, -1).sum(0)
         return objectives.expectation(kl, weight)
 
@@ -65,6 +71,7 @@ class Dual(nn.Cell):
         critic_loss: str,
         divergence_sign: str,
         squared_difference: str,
+        **unused,
     ):
         super().__init__()
         self.views = views
@@ -115,7 +122,7 @@ class Dual(nn.Cell):
             term = self.posterior_term(posterior, weight).sum()
         else:
             term = objectives.dual_kl(posterior, prior_values, weight).sum()
-        if self.as_released:
+        if self.as_released and self.own == 1:
             g = self.marginal_critic(z).reshape(self.views, -1)
             term = term + self._between_views(g, weight)
         return term

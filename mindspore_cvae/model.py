@@ -9,7 +9,7 @@ from mindspore_cvae.parallel import ALONE, Alone
 
 
 class LatentVariableModel(nn.Cell):
-    """L(x) = sum_v { -log p(x|z_v) + beta D(q||p)[z_v] } - C(z_1, z_2).
+    """L(x) = sum_v { -log p(x|z_v) + beta D(q||p)[z_v] } - w C(z_1, z_2).
 
     Args:
         encoder: x -> h.
@@ -20,6 +20,7 @@ class LatentVariableModel(nn.Cell):
         views: how many times each sentence is encoded; all views go through one call.
         refinement_steps: of SVI that the encoder's posterior is refined by.
         ranks: the processes that share a batch; None for this one alone.
+        contrast_weight: of C.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class LatentVariableModel(nn.Cell):
         views: int,
         refinement_steps: int = 0,
         ranks: Alone | None = None,
+        contrast_weight: float = 1.0,
     ):
         super().__init__()
         self.encoder = encoder
@@ -42,6 +44,7 @@ class LatentVariableModel(nn.Cell):
         self.views = views
         self.refinement_steps = refinement_steps
         self.ranks = ranks or ALONE
+        self.contrast_weight = contrast_weight
 
     def encode(self, tokens: Tensor, posterior_noise, encoder_bytes=None) -> tuple:
         """tokens (V N, T + 1) -> h (V N, H), parameters of q(z|x), z (V N, Z)."""
@@ -109,5 +112,6 @@ class LatentVariableModel(nn.Cell):
         reconstruction = objectives.expectation(likelihood.reshape(self.views, -1).sum(0), weight)
         divergence = self.divergence(h, parameters, z, prior, weight)
         contrast = self.contrast(h, z, contrast_prior, weight)
-        loss = objectives.objective(reconstruction, divergence, contrast, beta)
+        weighted = self.contrast_weight * contrast
+        loss = objectives.objective(reconstruction, divergence, weighted, beta)
         return loss, reconstruction, divergence, contrast

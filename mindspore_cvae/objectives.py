@@ -81,7 +81,19 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
     The regularizer of Eq. 1 in closed form. (N, Z), (N, Z) -> (N,).
     """
-    return 0.5 * (square(mean) + ops.exp(log_variance) - 1.0 - log_variance).sum(1)
+    return gaussian_kl_of_dimensions(mean, log_variance).sum(1)
+
+
+def gaussian_kl_of_dimensions(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """1/2 (mu_j^2 + s_j^2 - 1 - log s_j^2), the terms of :func:`gaussian_kl`. (N, Z), (N, Z) ->
+    (N, Z)."""
+    return 0.5 * (square(mean) + ops.exp(log_variance) - 1.0 - log_variance)
+
+
+def free_bits(kl: Tensor, weight: Tensor, least: float) -> Tensor:
+    """sum_j max(lambda, E_x KL_j), Kingma et al. 2016, Eq. 15: (..., N, Z), (N,) -> (...)."""
+    means = (kl * weight.expand_dims(1)).sum(-2) / weight.sum()
+    return ops.maximum(means, Tensor(least, ms.float32)).sum(-1)
 
 
 def dual_kl(critic_posterior: Tensor, critic_prior: Tensor, weight: Tensor) -> Tensor:

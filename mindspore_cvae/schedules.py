@@ -15,7 +15,7 @@ START = 0.1
 RISE_PER_EPOCH = 0.1
 """How much beta grows in an epoch (released code): from 0.1 it reaches 1 after 9 epochs."""
 CYCLE_EPOCHS = 10
-"""Epochs after which the cyclical schedule restarts (Fu et al. 2019; released code)."""
+"""Epochs after which the cyclical schedule restarts (released code)."""
 
 
 def zero(steps_per_epoch: int, beta_max: float) -> Schedule:
@@ -35,7 +35,9 @@ def warm_up(steps_per_epoch: int, beta_max: float) -> Schedule:
 
 
 def cyclical(steps_per_epoch: int, beta_max: float) -> Schedule:
-    """The warm-up, restarted every 10 epochs (Fu et al. 2019)."""
+    """The warm-up, restarted every 10 epochs: the released code's rule. The idea is that of Fu et
+    al. 2019, whose own schedule has four cycles in a whole training, each rising from 0 to 1 over
+    its first half."""
     rise = warm_up(steps_per_epoch, beta_max)
     return lambda step: rise(step % (CYCLE_EPOCHS * steps_per_epoch))
 

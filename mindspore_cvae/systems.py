@@ -1,6 +1,6 @@
 """The table of systems: every model of the paper is one row that fills the slots of one equation.
 
-    L(x) = sum over views v of { -log p(x | z_v)  +  beta * D(q || p)[z_v] }  -  C(z_1, z_2)
+    L(x) = sum over views v of { -log p(x | z_v)  +  beta * D(q || p)[z_v] }  -  w C(z_1, z_2)
 
 The row names its parts; :mod:`mindspore_cvae.building` turns the names into cells and functions.
 A slot that a system does not use holds a null part (``none``, ``zero``), never an absence. Any
@@ -35,7 +35,7 @@ class System:
     squared_difference: str = "none"
     """L_SQ, Eq. 17: ``none``, ``squares`` (sum of squares, the row's own critic), ``printed``
     (sum of differences) or ``released`` (squares for g only, prior and posterior pairs, and in
-    the model's loss)."""
+    the model's loss of the rows whose divergence is g's)."""
     contrast: str = "none"
     """C: ``none`` or ``info_nce`` (Eq. 10)."""
     contrast_on: str = "z"
@@ -51,6 +51,11 @@ class System:
     """Chance that a word changes place with its right neighbour, left to right (Section 4.7)."""
     temperature: float = 0.05
     """tau of Eq. 8 and 10."""
+    contrast_weight: float = 1.0
+    """Weight of C in the objective."""
+    free_bits: float = 0.0
+    """Nats that a latent dimension's closed-form KL, averaged over the batch, costs at least
+    (Kingma et al. 2016): below them nothing pushes it down. 0 for none."""
     negatives: str = "second"
     """Whose sentences the anchors are compared with: the ``second`` view's (released) or the
     ``first`` view's (printed)."""
@@ -111,6 +116,9 @@ SYSTEMS: dict[str, System] = {
     "cyclical_vae": replace(_GAUSSIAN, beta="cyclical"),
     "sa_vae": replace(_GAUSSIAN, step="semi_amortized", refinement_steps=10),
     "lagging_vae": replace(_GAUSSIAN, step="aggressive"),
+    "contrastive_vae": replace(
+        _GAUSSIAN, contrast="info_nce", views=2, encoder_dropout=0.3, temperature=0.3
+    ),
     "ivae": _IMPLICIT,
     "ivae_mi": replace(_IMPLICIT, divergence="marginal_dual"),
     "cvae": _CONTRASTIVE,

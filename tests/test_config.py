@@ -456,9 +456,10 @@ def test_the_fingerprint_changes_with_what_decides_a_step_and_with_nothing_else(
 
 
 def test_checkpoints_from_before_there_was_mixed_precision_fit():
-    """Its default computes what was computed then."""
+    """Nor free bits, nor a weight of the contrast: the defaults compute what was computed then."""
     values = flatten(Config())
-    assert values.pop("model.amp_level") == "O0"
+    later = ("model.amp_level", "slots.contrast_weight", "slots.free_bits")
+    assert [values.pop(key) for key in later] == ["O0", 1.0, 0.0]
     fixed = {key: value for key, value in values.items() if not OPTIONS[key].free}
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
     assert Config().fingerprint() == digest

@@ -22,6 +22,7 @@ DEFAULTS = {
     "critic_loss": "circle_pairwise",
     "divergence_sign": "adversarial",
     "squared_difference": "squares",
+    "free_bits": 0.0,
 }
 ROWS = {
     **{
@@ -106,7 +107,7 @@ def model_term_twin(weights, own, options, h, z, prior):
         else:
             exponential = np.exp(twins.real(on_p, WEIGHT)).mean()
             term += twins.expectation(on_q, WEIGHT) - exponential + 1
-    if options["squared_difference"] == "released":
+    if options["squared_difference"] == "released" and own == 1:
         term += twins.DIFFERENCES["squares"](*on_posterior[1], WEIGHT)
     return term
 

@@ -83,6 +83,13 @@ BY_HAND = {
     "square": ((f32(3, -2),), (), [9, 4]),
     # 1/2 (1 + 1 - 1 - 0) + 1/2 (0 + 4 - 1 - log 4)
     "gaussian_kl": ((f32([1, 0]), f32([0, 2 * LN2])), (), [2 - LN2]),
+    "gaussian_kl_of_dimensions": (
+        (f32([1, 0]), f32([0, 2 * LN2])),
+        (),
+        [[0.5, 1.5 - LN2]],
+    ),
+    # Means over the two sentences of weight 1: 2 and 0.5, of which the second costs 1 at least.
+    "free_bits": ((f32([1, 0], [3, 1], [9, 9]), f32(1, 1, 0)), (1.0,), 3),
     "dual_kl": ((f32(1, 2, 3), f32(0, LN2, LN3), f32(1, 1, 1)), (), 1),
     "dual_posterior": ((f32(1, 2, 3), f32(1, 1, 1)), (), -2),
     "dual_prior": ((f32(0, LN2, LN3), f32(1, 1, 1)), (), 2),
@@ -186,6 +193,18 @@ CASES = {
     ),
     "square": Case(np.square, (F,), 1, weighted=False),
     "gaussian_kl": Case(twins.gaussian_kl, (MEAN, LOG_VARIANCE), 2, weighted=False),
+    "gaussian_kl_of_dimensions": Case(
+        lambda mean, log_variance: 0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance),
+        (MEAN, LOG_VARIANCE),
+        2,
+        weighted=False,
+    ),
+    "free_bits": Case(
+        lambda kl, weight, least: np.maximum(twins.real(kl, weight).mean(0), least).sum(),
+        (np.abs(MEAN), WEIGHT),
+        1,
+        (0.7,),
+    ),
     "dual_kl": Case(
         lambda f, g, weight: (
             twins.expectation(f, weight) - np.exp(twins.real(g, weight)).mean() + 1

@@ -73,6 +73,14 @@ PAPER = {
     "sa_vae": {**GAUSSIAN, "step": "semi_amortized", "refinement_steps": 10},
     "lagging_vae": {**GAUSSIAN, "step": "aggressive"},
     "ivae": {**IMPLICIT, **ONE_VIEW, "divergence": "joint_dual"},
+    # In no table of the paper: its introduction's "we encode the same input sentence twice".
+    "contrastive_vae": {
+        **GAUSSIAN,
+        "contrast": "info_nce",
+        "views": 2,
+        "encoder_dropout": 0.3,
+        "temperature": 0.3,
+    },
     "ivae_mi": {**IMPLICIT, **ONE_VIEW, "divergence": "marginal_dual"},
     "cvae": {**CONTRASTIVE, "divergence": "joint_dual"},
     "cvae_mi": {**CONTRASTIVE, "divergence": "marginal_dual"},

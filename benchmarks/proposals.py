@@ -1,0 +1,127 @@
+"""What proposals, and how much refinement, are worth to the importance-weighted bound.
+
+    python benchmarks/proposals.py --run RUN [--split valid] [--sentences 128]
+                                   [--refinements 60x4 120x4 120x8] [--json FILE]
+
+Each family with 128 draws of the first sentences of a split, and the last one with 512: the bound's
+mean, its change to the last row (paired), effective samples, seconds beside those of the plain
+scores with as many draws. Widths are chosen on another split, as ``eval.py`` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from mindspore_cvae import devices, proposals, runs
+from mindspore_cvae.cli import corpus_of_run
+from mindspore_cvae.data.batches import corpus_widths
+from mindspore_cvae.importance import ImportanceSampler
+from mindspore_cvae.loading import load_run
+from mindspore_cvae.scoring import Evaluator
+
+DRAWS, MANY_DRAWS = 128, 512
+
+
+def error_of(values: np.ndarray) -> float:
+    """The standard error of a mean over sentences."""
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--split", choices=("valid", "test"), default="valid")
+    parser.add_argument("--sentences", type=int, default=128)
+    parser.add_argument("--refinements", nargs="+", default=["60x4", "120x4", "120x8"])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    config = runs.read_config(arguments.run)
+    devices.apply_precision(config.precision)
+    devices.choose("CPU")
+    corpus = corpus_of_run(config, arguments.run)
+    loaded = load_run(arguments.run, "best_valid", config)
+    evaluator = Evaluator(
+        loaded.model,
+        config.slots,
+        corpus_widths(corpus, config.data.buckets),
+        config.eval.rows,
+        config.eval.tokens,
+        config.model.latent_size,
+        config.seed,
+    )
+    split = {part.name: part for part in corpus.splits}[arguments.split]
+    tuning = corpus.train if arguments.split == "valid" else corpus.valid
+    sampler = ImportanceSampler(evaluator)
+    # The first call compiles.
+    evaluator.score(split, DRAWS, arguments.sentences)
+    started = time.monotonic()
+    scores = evaluator.score(split, DRAWS, arguments.sentences)
+    plain = time.monotonic() - started
+    rows = []
+
+    def measured(name: str, family: str, draws: int) -> None:
+        choice = sampler.choose(tuning, DRAWS, DRAWS, (family,))
+        started = time.monotonic()
+        result = sampler.score(split, scores, draws, choice)
+        seconds = time.monotonic() - started
+        rows.append((name, draws, choice, result.nll, result.effective_samples, seconds))
+
+    measured("fit", "fit", DRAWS)
+    measured("product", "product", DRAWS)
+    for text in arguments.refinements:
+        steps, draws = map(int, text.split("x"))
+        with mock.patch.multiple(proposals, REFINEMENT_STEPS=steps, REFINEMENT_DRAWS=draws):
+            # Another number of draws is another shape.
+            sampler = ImportanceSampler(evaluator)
+            measured(f"refined, {steps} steps of {draws} draws", "refined", DRAWS)
+            if text == arguments.refinements[-1]:
+                measured(f"refined, {steps} steps of {draws} draws", "refined", MANY_DRAWS)
+    last = rows[-1][3]
+    print(f"plain scores with {DRAWS} draws: {plain:.1f} s")
+    print("| proposals | K | s, widening | bound | to the last row | ESS | least | seconds |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, draws, choice, nll, effective, seconds in rows:
+        difference = nll - last
+        print(
+            f"| {name} | {draws} | {choice.inflation}, {choice.widening} "
+            f"| {nll.mean():.2f} ± {error_of(nll):.2f} "
+            f"| {difference.mean():+.2f} ± {error_of(difference):.2f} "
+            f"| {effective.mean():.1f} | {effective.min():.1f} | {seconds:.0f} |"
+        )
+    if arguments.json:
+        content = {
+            "run": arguments.run.name,
+            "system": config.system,
+            "step": loaded.step,
+            "split": arguments.split,
+            "sentences": arguments.sentences,
+            "plain_seconds": plain,
+            "rows": [
+                {
+                    "proposals": name,
+                    "draws": draws,
+                    "inflation": choice.inflation,
+                    "widening": choice.widening,
+                    "nll": float(nll.mean()),
+                    "nll_error": error_of(nll),
+                    "to_last": float((nll - last).mean()),
+                    "to_last_error": error_of(nll - last),
+                    "ess": float(effective.mean()),
+                    "least_ess": float(effective.min()),
+                    "seconds": seconds,
+                }
+                for name, draws, choice, nll, effective, seconds in rows
+            ],
+        }
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
