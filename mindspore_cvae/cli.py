@@ -17,8 +17,8 @@ from mindspore_cvae import config as configuration
 from mindspore_cvae import devices, modelarts, runs
 from mindspore_cvae.config import Config
 from mindspore_cvae.errors import CommandParser, InputError, run_command
-from mindspore_cvae.files import write_atomically
 from mindspore_cvae.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.outputs import check_folder, check_output, write_output
 
 if TYPE_CHECKING:
     from mindspore_cvae.data.corpus import Corpus
@@ -242,8 +242,10 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     config = runs.read_config(folder, **options)
     for name in ("per_sentence", "output"):
         place = getattr(arguments, name)
-        if place is not None and not place.parent.is_dir():
-            raise InputError(f"--{name}: the folder of {place} does not exist")
+        if place is not None:
+            check_output(place, f"--{name}")
+    if arguments.output is None:
+        check_folder(folder, "--run (--output writes elsewhere)")
     corpus = _corpus(config, folder)
 
     devices.apply_precision(config.precision)
@@ -259,14 +261,15 @@ def _evaluate(argv: Sequence[str] | None) -> int:
         arguments.iw_samples,
         arguments.refit_critic,
     )
+    # Numbers that were computed are shown before anything can fail.
+    print(metrics_table(metrics), flush=True)
     path = arguments.output
     if path is None:
         path = runs.write_metrics(folder, arguments.split, metrics)
     else:
-        runs.write_json(path, metrics)
+        write_output(path, runs.json_text(metrics))
     if arguments.per_sentence is not None:
-        write_atomically(arguments.per_sentence, _tab_separated(values))
-    print(metrics_table(metrics))
+        write_output(arguments.per_sentence, _tab_separated(values))
     print(f"written to {path}")
     return 0
 

@@ -39,6 +39,10 @@ CHECKPOINTS = "checkpoints"
 LOCK = "lock"
 NGRAM = "ngram.json"
 PROFILE = "profile"
+REPORT = "report.html"
+EXPORT = "export"
+SPLITS = ("train", "valid", "test")
+"""Splits of which a run may have metrics."""
 
 
 def metrics_name(split: str) -> str:
@@ -51,6 +55,20 @@ def is_run(folder: str | os.PathLike) -> bool:
     folder = Path(folder)
     has_results = (folder / LOG).is_file() or (folder / CHECKPOINTS).is_dir()
     return (folder / CONFIG).is_file() and has_results
+
+
+def is_own(folder: Path, path: Path) -> bool:
+    """Whether a path is the place of one of the files that a run's commands write and read.
+
+    Args:
+        folder: The run.
+        path: A path below it.
+    """
+    first, *rest = path.relative_to(folder).parts
+    if rest:
+        return first in (CHECKPOINTS, EXPORT, PROFILE)
+    own = (CONFIG, VOCABULARY, LOG, LOCK, NGRAM, REPORT, CHECKPOINTS, EXPORT, PROFILE)
+    return first in (*own, *map(metrics_name, SPLITS))
 
 
 def check(folder: str | os.PathLike, resume: bool = False, overwrite: bool = False) -> None:
@@ -172,7 +190,12 @@ def write_metrics(folder: str | os.PathLike, split: str, metrics: Mapping[str, o
 
 def write_json(path: Path, document: Mapping[str, object]) -> None:
     """Write results atomically; numbers that are not finite become null."""
-    write_atomically(path, json.dumps(_plain(document), indent=2, allow_nan=False) + "\n")
+    write_atomically(path, json_text(document))
+
+
+def json_text(document: Mapping[str, object]) -> str:
+    """Results as the text of a JSON file; numbers that are not finite become null."""
+    return json.dumps(_plain(document), indent=2, allow_nan=False) + "\n"
 
 
 def _plain(value: object) -> object:
