@@ -148,19 +148,21 @@ def _training_config(arguments: argparse.Namespace) -> tuple[Config, Path]:
     decides what a step computes must be as it was.
     """
     options = {**settings(arguments), "system": arguments.system, "seed": arguments.seed}
-    folder = arguments.output_dir and Path(arguments.output_dir)
+    folder, config = arguments.output_dir and Path(arguments.output_dir), None
     if folder is None:
         config = configuration.load(arguments.config, **options)
         name = configuration.find(arguments.config).stem
         folder = Path("runs", f"{name}-{config.system}-{config.seed}")
-    if not (arguments.resume and runs.is_run(folder)):
-        return configuration.load(arguments.config, **options), folder
+    is_resumed = arguments.resume and runs.is_run(folder)
+    # Read once: a pipe has nothing left for a second time.
+    if config is None and not (is_resumed and arguments.config is None):
+        config = configuration.load(arguments.config, **options)
+    if not is_resumed:
+        return config, folder
 
     saved = configuration.read_saved(folder / runs.CONFIG)
     if arguments.config is None:
         config = configuration.override(saved, **options)
-    else:
-        config = configuration.load(arguments.config, **options)
     changed = configuration.differences(saved, config)
     if changed and not arguments.force:
         key, values = next(iter(changed.items()))

@@ -65,6 +65,32 @@ def write_atomically(
         raise
 
 
+LARGEST_TEXT = 1 << 30
+"""Bytes of the largest text, table or description that is read whole."""
+
+
+def read_regular(path: str | os.PathLike, most: int = LARGEST_TEXT) -> bytes:
+    """The content of a regular file, or of one that a link leads to.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have; a larger one is not read at all.
+
+    Raises:
+        OSError: It cannot be read, is no regular file (a pipe would make the reader wait for
+            ever, and has nothing left for a second reader), or is too large; it names the file.
+    """
+    # Before it is opened: opening a pipe that nobody writes to would not return.
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    if status.st_size > most:
+        reason = f"it has {status.st_size} bytes, and {most} are the most"
+        raise OSError(errno.EFBIG, reason, str(path))
+    with open(path, "rb") as file:
+        return file.read(most)
+
+
 def _keep_mode(path: Path, descriptor: int) -> None:
     """Give an open file the permissions of the regular file that it will replace."""
     with contextlib.suppress(OSError):

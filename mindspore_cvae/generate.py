@@ -176,7 +176,7 @@ def _read_sentences(arguments: argparse.Namespace, config: Config) -> list[str]:
         if name == STANDARD_INPUT:
             text, where = _standard_input(), "standard input, line"
         else:
-            text, where = read_text(name), f"{name}, line"
+            text, where = read_text(name, may_be_pipe=True), f"{name}, line"
         sentences = text.removesuffix("\n").split("\n") if text else []
     if arguments.action == "interpolate" and len(sentences) != 2:
         raise InputError(f"interpolate takes two sentences, not {len(sentences)}")

@@ -30,7 +30,7 @@ from pathlib import Path
 from mindspore_cvae import config as configuration
 from mindspore_cvae.config import Config
 from mindspore_cvae.errors import InputError, warn_user
-from mindspore_cvae.files import is_temporary, remove_temporary, write_atomically
+from mindspore_cvae.files import is_temporary, read_regular, remove_temporary, write_atomically
 
 CONFIG = "config.yaml"
 VOCABULARY = "vocab.txt"
@@ -215,7 +215,7 @@ def read_metrics(folder: str | os.PathLike, name: str) -> dict:
     """A JSON file of results in a run's folder (``metrics-test.json``, ``ngram.json``); an empty
     one where it is missing or no such file."""
     try:
-        content = json.loads((Path(folder) / name).read_text(encoding="utf-8"))
+        content = json.loads(read_regular(Path(folder) / name))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -225,7 +225,10 @@ def read_log(folder: str | os.PathLike) -> list[dict]:
     """The rows of a run's log; lines that are no rows, such as a torn last one, are left out."""
     rows = []
     try:
-        with open(Path(folder) / LOG, encoding="utf-8", errors="replace") as file:
+        path = Path(folder) / LOG
+        if not path.is_file():
+            return []
+        with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
                     row = json.loads(line)
