@@ -26,7 +26,12 @@ import safetensors
 import safetensors.numpy
 
 from mindspore_cvae.errors import InputError, warn_user
-from mindspore_cvae.files import remove_temporary, write_atomically
+from mindspore_cvae.files import (
+    LARGEST_TEXT,
+    read_regular,
+    remove_temporary,
+    write_atomically,
+)
 
 FORMAT = 1
 """Version of the layout above; a checkpoint of another one is refused."""
@@ -267,13 +272,13 @@ def _write_sealed(path: Path, sealed: bytes) -> None:
     write_atomically(path, sealed, check=lambda file: _verify(file, digest))
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, most: int = LARGEST_TEXT) -> bytes:
     if not path.exists():
         raise CheckpointError(f"{path} is missing")
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file")
     try:
-        return path.read_bytes()
+        return read_regular(path, most)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -329,11 +334,11 @@ def _read(folder: Path, step: int) -> Checkpoint:
     manifest = _read_manifest(folder, step)
     stored = manifest["tensors"]
     path = folder / stored["file"]
-    content = _read_bytes(path)
-    if len(content) != stored["bytes"]:
-        raise CheckpointError(
-            f"{path} is damaged: it has {len(content)} bytes, not {stored['bytes']}"
-        )
+    # Compared before it is read: a file that was blown up could fill the memory.
+    size = path.stat().st_size if path.is_file() else stored["bytes"]
+    if size != stored["bytes"]:
+        raise CheckpointError(f"{path} is damaged: it has {size} bytes, not {stored['bytes']}")
+    content = _read_bytes(path, stored["bytes"])
     if hashlib.sha256(content).hexdigest() != stored["sha256"]:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not that of its manifest")
     try:

@@ -17,8 +17,8 @@ from mindspore_cvae import config as configuration
 from mindspore_cvae import devices, modelarts, runs
 from mindspore_cvae.config import Config
 from mindspore_cvae.errors import CommandParser, InputError, run_command
-from mindspore_cvae.files import write_atomically
 from mindspore_cvae.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.outputs import check_folder, check_output, write_output
 
 if TYPE_CHECKING:
     from mindspore_cvae.data.corpus import Corpus
@@ -148,19 +148,21 @@ def _training_config(arguments: argparse.Namespace) -> tuple[Config, Path]:
     decides what a step computes must be as it was.
     """
     options = {**settings(arguments), "system": arguments.system, "seed": arguments.seed}
-    folder = arguments.output_dir and Path(arguments.output_dir)
+    folder, config = arguments.output_dir and Path(arguments.output_dir), None
     if folder is None:
         config = configuration.load(arguments.config, **options)
         name = configuration.find(arguments.config).stem
         folder = Path("runs", f"{name}-{config.system}-{config.seed}")
-    if not (arguments.resume and runs.is_run(folder)):
-        return configuration.load(arguments.config, **options), folder
+    is_resumed = arguments.resume and runs.is_run(folder)
+    # Read once: a pipe has nothing left for a second time.
+    if config is None and not (is_resumed and arguments.config is None):
+        config = configuration.load(arguments.config, **options)
+    if not is_resumed:
+        return config, folder
 
     saved = configuration.read_saved(folder / runs.CONFIG)
     if arguments.config is None:
         config = configuration.override(saved, **options)
-    else:
-        config = configuration.load(arguments.config, **options)
     changed = configuration.differences(saved, config)
     if changed and not arguments.force:
         key, values = next(iter(changed.items()))
@@ -252,8 +254,10 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     config = runs.read_config(folder, **options)
     for name in ("per_sentence", "output"):
         place = getattr(arguments, name)
-        if place is not None and not place.parent.is_dir():
-            raise InputError(f"--{name}: the folder of {place} does not exist")
+        if place is not None:
+            check_output(place, f"--{name}")
+    if arguments.output is None:
+        check_folder(folder, "--run (--output writes elsewhere)")
     corpus = corpus_of_run(config, folder)
 
     devices.apply_precision(config.precision)
@@ -270,14 +274,15 @@ def _evaluate(argv: Sequence[str] | None) -> int:
         arguments.refit_critic,
         arguments.iw_proposal,
     )
+    # Numbers that were computed are shown before anything can fail.
+    print(metrics_table(metrics), flush=True)
     path = arguments.output
     if path is None:
         path = runs.write_metrics(folder, arguments.split, metrics)
     else:
-        runs.write_json(path, metrics)
+        write_output(path, runs.json_text(metrics))
     if arguments.per_sentence is not None:
-        write_atomically(arguments.per_sentence, _tab_separated(values))
-    print(metrics_table(metrics))
+        write_output(arguments.per_sentence, _tab_separated(values))
     print(f"written to {path}")
     return 0
 

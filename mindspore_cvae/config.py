@@ -19,7 +19,7 @@ import re
 import sys
 import textwrap
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ import yaml
 
 from mindspore_cvae import systems
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.files import write_atomically
+from mindspore_cvae.files import read_regular, write_atomically
 
 COMMAND_LINE = "command line"
 """Origin of the values that were given as options."""
@@ -422,10 +422,12 @@ def _unknown_key(key: str, origin: str) -> InputError:
     return InputError(f"{origin}: unknown key {_legible(key)}{hint} ({valid})")
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, _Setting], dict[str, dict[str, _Setting]]]:
+def _read_yaml(
+    path: Path, read: Callable[[Path], bytes] = Path.read_bytes
+) -> tuple[dict[str, _Setting], dict[str, dict[str, _Setting]]]:
     """The settings of a YAML file by key, and those of its ``per_system`` by system and key."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from None
     except (OSError, ValueError) as error:
@@ -594,7 +596,7 @@ def read_saved(path: str | Path) -> Config:
     Raises:
         InputError: The file is missing or is no valid configuration.
     """
-    settings, _ = _read_yaml(Path(path))
+    settings, _ = _read_yaml(Path(path), read_regular)
     return _build(settings)
 
 

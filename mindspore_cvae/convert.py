@@ -20,7 +20,7 @@ import io
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from mindspore_cvae.data import Vocabulary
 from mindspore_cvae.errors import CommandParser, InputError, run_command, warn_user
 from mindspore_cvae.files import write_atomically
 from mindspore_cvae.options import SettingsParser, add_settings, settings
+from mindspore_cvae.outputs import check_output, write_output
 
 if TYPE_CHECKING:
     from mindspore_cvae.config import Config
@@ -177,12 +178,18 @@ def _check_array(path: Path, name: str, kind: str, shape: tuple, expected: Shape
         )
 
 
-def write_state_dict(path: Path, state: Mapping[str, np.ndarray]) -> None:
+def write_state_dict(
+    path: Path,
+    state: Mapping[str, np.ndarray],
+    write: Callable[[Path, bytes], None] = write_atomically,
+) -> None:
     """Write arrays by name, all at once.
 
     Args:
         path: .npz or .safetensors.
         state: From :func:`to_state_dict`.
+        write: What writes the bytes: :func:`mindspore_cvae.outputs.write_output` for a place that
+            a user named.
 
     Raises:
         InputError: The name has another ending.
@@ -196,7 +203,7 @@ def write_state_dict(path: Path, state: Mapping[str, np.ndarray]) -> None:
         content = buffer.getvalue()
     else:
         raise InputError(f"{path}: --output must end with {' or '.join(SUFFIXES)}")
-    write_atomically(path, content)
+    write(path, content)
 
 
 def into_run(state_path: Path, vocabulary: Vocabulary, config: Config, folder: Path) -> bool:
@@ -323,10 +330,11 @@ def _from_run(arguments: argparse.Namespace) -> None:
     config = runs.read_config(arguments.run, **settings(arguments))
     if arguments.output.suffix not in SUFFIXES:
         raise InputError(f"{arguments.output}: --output must end with {' or '.join(SUFFIXES)}")
+    check_output(arguments.output)
     devices.apply_precision(config.precision)
     devices.choose(config.device_target, config.device_id)
     state = run_state_dict(arguments.run, arguments.checkpoint, config)
-    write_state_dict(arguments.output, state)
+    write_state_dict(arguments.output, state, write_output)
     print(f"{len(state)} arrays written to {arguments.output}")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from mindspore_cvae import devices, runs
 from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.outputs import check_folder
 
 FORMATS = ("MINDIR",)
 
@@ -54,6 +55,8 @@ def _export(argv: Sequence[str] | None) -> None:
     for path in (arguments.run / "export", arguments.run / runs.CHECKPOINTS):
         if path.is_symlink():
             raise InputError(f"{path} is a link: a run's own files must lie in its folder")
+    place = arguments.run / "export"
+    check_folder(place if place.is_dir() else arguments.run, "--run")
 
     devices.apply_precision(config.precision)
     from mindspore_cvae.loading import load_run

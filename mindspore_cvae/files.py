@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def write_atomically(
     """Write a file so that, whenever the process dies, the old or the new content is there, whole.
 
     Args:
-        path: The file; an existing one is replaced.
+        path: The file; an existing one is replaced, and its permissions stay.
         content: Bytes, or text that is written as UTF-8.
         check: Reads the finished temporary file and raises if it is not as it should be; the old
             content then stays.
@@ -47,6 +48,7 @@ def write_atomically(
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
+            _keep_mode(path, descriptor)
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -61,6 +63,40 @@ def write_atomically(
             # A failed write knows no name, and the temporary one would say nothing to the user.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+LARGEST_TEXT = 1 << 30
+"""Bytes of the largest text, table or description that is read whole."""
+
+
+def read_regular(path: str | os.PathLike, most: int = LARGEST_TEXT) -> bytes:
+    """The content of a regular file, or of one that a link leads to.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have; a larger one is not read at all.
+
+    Raises:
+        OSError: It cannot be read, is no regular file (a pipe would make the reader wait for
+            ever, and has nothing left for a second reader), or is too large; it names the file.
+    """
+    # Before it is opened: opening a pipe that nobody writes to would not return.
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    if status.st_size > most:
+        reason = f"it has {status.st_size} bytes, and {most} are the most"
+        raise OSError(errno.EFBIG, reason, str(path))
+    with open(path, "rb") as file:
+        return file.read(most)
+
+
+def _keep_mode(path: Path, descriptor: int) -> None:
+    """Give an open file the permissions of the regular file that it will replace."""
+    with contextlib.suppress(OSError):
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode):
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
 
 
 def is_temporary(path: Path) -> bool:

@@ -21,8 +21,8 @@ from mindspore_cvae.data.sentences import number_sentences
 from mindspore_cvae.data.text import decode_text, read_text
 from mindspore_cvae.decoding import METHODS, Decoding
 from mindspore_cvae.errors import CommandParser, InputError, run_command
-from mindspore_cvae.files import write_atomically
 from mindspore_cvae.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.outputs import check_output, write_output
 
 STANDARD_INPUT = "-"
 
@@ -134,10 +134,22 @@ def _generate(argv: Sequence[str] | None) -> None:
         model = ContrastiveVAE.load(arguments.run, arguments.checkpoint, config=config)
         content = ACTIONS[arguments.action](model, arguments, sentences)
     if arguments.output is not None:
-        write_atomically(Path(arguments.output), content)
+        try:
+            write_output(arguments.output, content)
+        except OSError:
+            # What was computed is not lost; an array is nothing for a terminal.
+            if isinstance(content, str):
+                _print(content)
+            raise
     else:
+        _print(content)
+
+
+def _print(content: str) -> None:
+    """Write text to standard output, as UTF-8 where it is a stream of bytes."""
+    if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8")
-        sys.stdout.write(content)
+    sys.stdout.write(content)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -151,8 +163,8 @@ def _check(arguments: argparse.Namespace) -> None:
         Decoding(method=options.pop("decoding"), **options)
     if arguments.action == "encode" and arguments.output is None and not arguments.jsonl:
         raise InputError("encode writes an array: name its file with --output, or take --jsonl")
-    if arguments.output is not None and not Path(arguments.output).absolute().parent.is_dir():
-        raise InputError(f"--output {arguments.output}: its folder does not exist")
+    if arguments.output is not None:
+        check_output(arguments.output)
 
 
 def _read_sentences(arguments: argparse.Namespace, config: Config) -> list[str]:
@@ -166,7 +178,7 @@ def _read_sentences(arguments: argparse.Namespace, config: Config) -> list[str]:
         if name == STANDARD_INPUT:
             text, where = _standard_input(), "standard input, line"
         else:
-            text, where = read_text(name), f"{name}, line"
+            text, where = read_text(name, may_be_pipe=True), f"{name}, line"
         sentences = text.removesuffix("\n").split("\n") if text else []
     if arguments.action == "interpolate" and len(sentences) != 2:
         raise InputError(f"interpolate takes two sentences, not {len(sentences)}")

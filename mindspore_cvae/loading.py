@@ -75,7 +75,7 @@ def restore(cell: nn.Cell, tensors: dict[str, np.ndarray], source: str) -> None:
 
     Raises:
         InputError: A parameter is missing or has another shape than configuration and vocabulary
-            say, or another type.
+            say, or another type, or holds numbers that are not finite.
     """
     for parameter in cell.get_parameters():
         if parameter.name not in tensors:
@@ -90,5 +90,10 @@ def restore(cell: nn.Cell, tensors: dict[str, np.ndarray], source: str) -> None:
             )
         if values.dtype != mindspore.dtype_to_nptype(parameter.dtype):
             raise InputError(f"{source}: {parameter.name} has the type {values.dtype} of no run")
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"{source}: {parameter.name} holds numbers that are not finite, so the model is "
+                "of no use: take another checkpoint (--checkpoint last, best), or train anew"
+            )
         # In place: a loop of a compiled graph sees no other tensor; see steps.CriticThenModel.
         ops.assign(parameter, Tensor(values))

@@ -25,6 +25,7 @@ from mindspore_cvae.api import ContrastiveVAE
 from mindspore_cvae.data import Vocabulary, load_corpus
 from mindspore_cvae.errors import InputError, run_command
 from mindspore_cvae.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.outputs import check_folder
 
 if TYPE_CHECKING:
     import kenlm
@@ -389,6 +390,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = runs.read_config(folder, **settings(arguments))
     # Minutes of decoding should not end at a missing program.
     find_program("lmplz")
+    check_folder(folder, "--run")
     vocabulary = Vocabulary.load(folder / runs.VOCABULARY)
     corpus = load_corpus(config.data, vocabulary)
     real = {
@@ -417,13 +419,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         results[name] = {"protocol": name, **result, **made_with}
         first = results.get(arguments.protocol[0], results[name])
-        runs.write_json(folder / runs.NGRAM, {**first, "protocols": results})
         print(
             "{}: forward {forward_ppl:.2f}; reverse {reverse_ppl_test:.2f} on test and "
             "{reverse_ppl_train:.2f} on train, where the training text instead of generated text "
             "gives {train_to_test_ppl:.2f} on test; {generated_sentences} sentences, "
-            "{decoding}".format(name, **result)
+            "{decoding}".format(name, **result),
+            flush=True,
         )
+        runs.write_json(folder / runs.NGRAM, {**first, "protocols": results})
     print(f"written to {folder / runs.NGRAM}")
 
 

@@ -22,12 +22,11 @@ from mindspore_cvae.errors import InputError, run_command, warn_user
 from mindspore_cvae.explanations import METRICS, SOUND, UNSOUND, said
 from mindspore_cvae.files import write_atomically
 from mindspore_cvae.options import SettingsParser, add_settings, settings
+from mindspore_cvae.outputs import check_folder
 from mindspore_cvae.page import Html, document, element, joined, sentence, shortened, table
 from mindspore_cvae.specimens import Specimens, make_specimens
 from mindspore_cvae.systems import System
 
-REPORT = "report.html"
-"""Name of the page in a run's folder."""
 TERMS = (
     ("loss", "Loss", "what the model minimises, nats a sentence"),
     ("rec", "Reconstruction", "summed over views, nats a sentence"),
@@ -77,8 +76,8 @@ def write_report(
     specimens = _specimens(folder, checkpoint, config)
     text = render(folder, config, specimens)
     # A path may hold bytes that are no UTF-8.
-    write_atomically(folder / REPORT, text.encode("utf-8", "replace"))
-    return folder / REPORT
+    write_atomically(folder / runs.REPORT, text.encode("utf-8", "replace"))
+    return folder / runs.REPORT
 
 
 def write_report_or_warn(folder: str | Path) -> bool:
@@ -526,6 +525,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_settings(parser)
     arguments = parser.parse_args(argv)
     config = runs.read_config(arguments.run, **settings(arguments))
+    check_folder(arguments.run, "--run")
     print(f"written to {write_report(arguments.run, arguments.checkpoint, config)}")
 
 

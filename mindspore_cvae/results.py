@@ -16,7 +16,7 @@ from mindspore_cvae import runs
 from mindspore_cvae.config import Config
 from mindspore_cvae.data import Vocabulary, load_corpus
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.files import write_atomically
+from mindspore_cvae.files import read_regular, write_atomically
 from mindspore_cvae.ngram import ORDER, PROTOCOLS, find_program
 from mindspore_cvae.progression import Job, is_same_place
 from mindspore_cvae.specimens import path_ends
@@ -94,7 +94,7 @@ def interpolation(job: Job) -> list[dict]:
     """The rows of a job's interpolation; none where it was not made, or with older weights."""
     path = job.folder / INTERPOLATION
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in read_regular(path).decode().splitlines()]
     except (OSError, ValueError):
         return []
     return rows if all(isinstance(row, dict) for row in rows) else []

@@ -30,7 +30,7 @@ from pathlib import Path
 from mindspore_cvae import config as configuration
 from mindspore_cvae.config import Config
 from mindspore_cvae.errors import InputError, warn_user
-from mindspore_cvae.files import is_temporary, remove_temporary, write_atomically
+from mindspore_cvae.files import is_temporary, read_regular, remove_temporary, write_atomically
 
 CONFIG = "config.yaml"
 VOCABULARY = "vocab.txt"
@@ -39,6 +39,10 @@ CHECKPOINTS = "checkpoints"
 LOCK = "lock"
 NGRAM = "ngram.json"
 PROFILE = "profile"
+REPORT = "report.html"
+EXPORT = "export"
+SPLITS = ("train", "valid", "test")
+"""Splits of which a run may have metrics."""
 
 
 def metrics_name(split: str) -> str:
@@ -51,6 +55,20 @@ def is_run(folder: str | os.PathLike) -> bool:
     folder = Path(folder)
     has_results = (folder / LOG).is_file() or (folder / CHECKPOINTS).is_dir()
     return (folder / CONFIG).is_file() and has_results
+
+
+def is_own(folder: Path, path: Path) -> bool:
+    """Whether a path is the place of one of the files that a run's commands write and read.
+
+    Args:
+        folder: The run.
+        path: A path below it.
+    """
+    first, *rest = path.relative_to(folder).parts
+    if rest:
+        return first in (CHECKPOINTS, EXPORT, PROFILE)
+    own = (CONFIG, VOCABULARY, LOG, LOCK, NGRAM, REPORT, CHECKPOINTS, EXPORT, PROFILE)
+    return first in (*own, *map(metrics_name, SPLITS))
 
 
 def check(folder: str | os.PathLike, resume: bool = False, overwrite: bool = False) -> None:
@@ -172,7 +190,12 @@ def write_metrics(folder: str | os.PathLike, split: str, metrics: Mapping[str, o
 
 def write_json(path: Path, document: Mapping[str, object]) -> None:
     """Write results atomically; numbers that are not finite become null."""
-    write_atomically(path, json.dumps(_plain(document), indent=2, allow_nan=False) + "\n")
+    write_atomically(path, json_text(document))
+
+
+def json_text(document: Mapping[str, object]) -> str:
+    """Results as the text of a JSON file; numbers that are not finite become null."""
+    return json.dumps(_plain(document), indent=2, allow_nan=False) + "\n"
 
 
 def _plain(value: object) -> object:
@@ -192,7 +215,7 @@ def read_metrics(folder: str | os.PathLike, name: str) -> dict:
     """A JSON file of results in a run's folder (``metrics-test.json``, ``ngram.json``); an empty
     one where it is missing or no such file."""
     try:
-        content = json.loads((Path(folder) / name).read_text(encoding="utf-8"))
+        content = json.loads(read_regular(Path(folder) / name))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -202,7 +225,10 @@ def read_log(folder: str | os.PathLike) -> list[dict]:
     """The rows of a run's log; lines that are no rows, such as a torn last one, are left out."""
     rows = []
     try:
-        with open(Path(folder) / LOG, encoding="utf-8", errors="replace") as file:
+        path = Path(folder) / LOG
+        if not path.is_file():
+            return []
+        with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
                     row = json.loads(line)

@@ -24,6 +24,7 @@ from mindspore_cvae.checkpoints import CheckpointError
 from mindspore_cvae.errors import CommandParser, InputError, run_command
 from mindspore_cvae.files import is_temporary, write_atomically
 from mindspore_cvae.options import number
+from mindspore_cvae.outputs import check_folder
 from mindspore_cvae.progress import progress
 from mindspore_cvae.toy_figure import TOY_RESULT, draw, save_snapshots
 
@@ -360,6 +361,7 @@ def _toy(argv: Sequence[str] | None) -> None:
     folder = arguments.output_dir or Path("runs", name)
     # Before MindSpore is loaded, for errors to be told at once.
     prepare(experiment, folder)
+    check_folder(folder, "--output_dir")
     _choose_cpu()
     result = run(experiment, folder)
     for key, value in result.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.files import write_atomically
+from mindspore_cvae.files import read_regular, write_atomically
 
 TOY_RESULT = "toy.json"
 SNAPSHOTS = "snapshots.npz"
@@ -32,8 +32,8 @@ def load_snapshots(folder: Path) -> tuple[dict, np.ndarray, dict[int, np.ndarray
         InputError: The folder holds no finished run.
     """
     try:
-        result = json.loads((folder / TOY_RESULT).read_text(encoding="utf-8"))
-        with np.load(folder / SNAPSHOTS, allow_pickle=False) as arrays:
+        result = json.loads(read_regular(folder / TOY_RESULT))
+        with np.load(io.BytesIO(read_regular(folder / SNAPSHOTS)), allow_pickle=False) as arrays:
             labels = arrays[LABELS]
             steps = sorted(int(name) for name in arrays.files if name != LABELS)
             return result, labels, {step: arrays[str(step)] for step in steps}

@@ -182,8 +182,11 @@ def test_bad_options_of_train_are_refused(capsys, elsewhere, argv, expected):
         (["--run", "RUN", "--samples", "0"], "eval.samples must be an integer in"),
         (["--run", "RUN", "--samples", "many"], "--samples"),
         (["--run", "RUN", "--iw_samples", "0"], "--iw_samples"),
-        (["--run", "RUN", "--per_sentence", "missing/file"], "the folder of missing/file"),
-        (["--run", "RUN", "--output", "missing/file"], "the folder of missing/file"),
+        (
+            ["--run", "RUN", "--per_sentence", "missing/file"],
+            "missing/file: its folder does not",
+        ),
+        (["--run", "RUN", "--output", "missing/file"], "missing/file: its folder does not"),
         (["--run", "RUN", "--set", "model.hidden_size=3"], "model.hidden_size is 256"),
         (["--run", "RUN", "--data_dir", "missing"], "missing: cannot be read"),
     ],

@@ -309,6 +309,12 @@ def load_corpus(
         samples = grammar.generate(seed_of_embedded)
         parts = _read_embedded(samples, data)
         covered = grammar.embedded_grammar().words()
+    elif Path(data.dir).is_fifo() or Path(data.dir).is_char_device():
+        raise InputError(
+            f"{data.dir} is a pipe or a device, which can be read once only, and a run reads its "
+            "text again (to resume, evaluate and report): save the text to a file, and give "
+            "--data_dir its name"
+        )
     elif Path(data.dir).is_dir():
         parts = _read_folder(Path(data.dir), data)
     else:

@@ -5,15 +5,20 @@ import os
 from pathlib import Path
 
 from mindspore_cvae.errors import InputError
+from mindspore_cvae.files import read_regular
 
 
-def read_text(path: str | os.PathLike) -> str:
+def read_text(path: str | os.PathLike, may_be_pipe: bool = False) -> str:
     """The UTF-8 text of a file, without its byte order mark.
+
+    Args:
+        path: the file.
+        may_be_pipe: whether anything but a regular file will do, since it is read this once only.
 
     Raises InputError, with the file and, for undecodable bytes and NUL bytes, the line.
     """
     try:
-        content = Path(path).read_bytes()
+        content = Path(path).read_bytes() if may_be_pipe else read_regular(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     return decode_text(content, str(path))
