@@ -10,11 +10,32 @@ LINE_EVERY_SECONDS = 30.0
 """Pause between two plain lines where standard error is not a terminal."""
 
 
-class _Lines(tqdm):
+class Bar(tqdm):
+    """A bar whose rate and time left may leave out work that is not like the rest."""
+
+    def announce(self, note: str) -> None:
+        """Shows at once what slow work begins, in the place of the note."""
+        self.set_postfix_str(note)
+
+    def update_apart(self, seconds: float) -> None:
+        """Counts a unit as done that says nothing of the others' speed.
+
+        Args:
+            seconds: how long it took, up to now.
+        """
+        # To the bar it is as if it had been done before the start, and the clock had stood still.
+        self.n += 1
+        self.initial += 1
+        self.last_print_n += 1
+        self.start_t += seconds
+        self.last_print_t += seconds
+
+
+class _Lines(Bar):
     """A bar's text as a plain line now and then."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        if self.n:
+        if self.n or self.postfix:
             self.fp.write(f"{msg or self}\n")
             self.fp.flush()
 
@@ -22,7 +43,7 @@ class _Lines(tqdm):
         self.disable = True
 
 
-def progress(title: str, total: int, unit: str, done: int = 0) -> tqdm:
+def progress(title: str, total: int, unit: str, done: int = 0) -> Bar:
     """A counter on standard error that shows rate and time left; ``set_postfix_str`` adds a note.
 
     Args:
@@ -35,5 +56,5 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> tqdm:
     # {rate_fmt} would turn into seconds a step where steps are slow.
     text = "{n}/{total} {rate_noinv_fmt}, {remaining} left{postfix}"
     if sys.stderr.isatty():
-        return tqdm(**common, dynamic_ncols=True, bar_format="{desc}: {bar} " + text)
+        return Bar(**common, dynamic_ncols=True, bar_format="{desc}: {bar} " + text)
     return _Lines(**common, mininterval=LINE_EVERY_SECONDS, bar_format="{desc}: " + text)

@@ -37,7 +37,7 @@ from mindspore_cvae.loading import restore
 from mindspore_cvae.noise import NoiseMaker, generator
 from mindspore_cvae.parallel import ALONE, Alone, join
 from mindspore_cvae.profiling import NoProfiler, StepProfiler
-from mindspore_cvae.progress import progress
+from mindspore_cvae.progress import Bar, progress
 from mindspore_cvae.runs import PROFILE, Onlooker, Run
 from mindspore_cvae.schedules import SCHEDULES, settled_after
 from mindspore_cvae.scoring import Evaluator
@@ -189,6 +189,8 @@ class Trainer:
             # Several processes must end together: they finish a validation before they look.
             self.evaluator.before_batch = self._end_if_told
         self.signal: int | None = None
+        self.compiled: set[tuple[str, int]] = set()
+        self.compile_seconds = 0.0
         self.window_started = time.monotonic()
         self.tokens_before = 0.0
         self.fingerprints = {
@@ -220,6 +222,7 @@ class Trainer:
         source = generator(self.config.seed, "batch", step, number)
         choice = int(source.bit_generator.random_raw() % len(self.random_plan))
         width, indices = self.random_plan[choice]
+        self.compiled.add(("random", width))
         batch = make_batch(self.corpus.train.sentences, width, indices, self.batch_size)
         arrays = (batch.tokens, batch.weight, *self.noise(step, batch.tokens, number))
         return tuple(None if array is None else Tensor(array) for array in arrays)
@@ -314,17 +317,26 @@ class Trainer:
             return
         bar = progress(f"epoch {state.epoch}", total, "steps", state.batch)
         dataset = batch_dataset(self.corpus.train, plan, state.batch, attach)
-        self.window_started = time.monotonic()
+        self.window_started, self.compile_seconds = time.monotonic(), 0.0
         self.tokens_before = state.window.get("tokens", 0.0)
         for tokens, weight, index, *noise in dataset.create_tuple_iterator(num_epochs=1):
+            compiled = len(self.compiled)
+            self.announce_compilation(bar, tokens.shape[1] - 1)
+            started = time.monotonic()
             beta = self.beta(state.step)
             arguments = tokens, weight, Tensor(beta, ms.float32), *self.noise.restored(noise)
             terms = self.step(*arguments).asnumpy()
+            seconds = time.monotonic() - started
+            is_first = len(self.compiled) > compiled
             self.profiler.step()
             state.step += 1
             state.batch += 1
             self.refuse_non_finite(terms, index.asnumpy())
+            tokens_before = state.window.get("tokens", 0.0)
             self.count(terms, tokens.asnumpy(), index.asnumpy())
+            if is_first:
+                self.compile_seconds += seconds
+                self.tokens_before += state.window["tokens"] - tokens_before
             if state.step % settings.log_every_steps == 0 or state.batch == total:
                 self.log_steps(beta)
             every = settings.checkpoint_every_steps
@@ -333,10 +345,26 @@ class Trainer:
             bar.set_postfix_str(
                 f"loss {terms[0]:.1f} rec {terms[1]:.1f} div {terms[2]:.2f}", refresh=False
             )
-            bar.update(1)
+            if is_first:
+                bar.update_apart(seconds)
+            else:
+                bar.update(1)
             if self.told_to_end() or state.batch >= total:
                 break
         bar.close()
+
+    def announce_compilation(self, bar: Bar, width: int) -> None:
+        """Says that the next step compiles its graph, if it is the first one of its width.
+
+        Args:
+            bar: of the epoch.
+            width: predicted tokens of the step's rows.
+        """
+        if ("step", width) in self.compiled:
+            return
+        self.compiled.add(("step", width))
+        number = sum(kind == "step" for kind, _ in self.compiled)
+        bar.announce(f"compiling {width - 1} words, {number} of {len(self.widths)}")
 
     def told_to_end(self) -> bool:
         """Whether a signal has come to any of the processes, who all get the same answer."""
@@ -382,7 +410,8 @@ class Trainer:
 
     def log_steps(self, beta: float) -> None:
         """One row for the steps since the last: means of the terms over those that were not
-        skipped, sums of sentences and tokens over all."""
+        skipped, sums of sentences and tokens over all; the tokens a second are those of steps that
+        compiled nothing, None where each did."""
         window, slots, state = self.state.window, self.config.slots, self.state
         steps = window.get("steps", 0)
         has_critics = slots.step == "critic_then_model"
@@ -397,7 +426,8 @@ class Trainer:
             for name in STEP_TERMS
         }
         now = time.monotonic()
-        seconds, self.window_started = max(now - self.window_started, 1e-9), now
+        tokens = window["tokens"] - self.tokens_before
+        seconds = max(now - self.window_started - self.compile_seconds, 1e-9)
         self.log.write(
             {
                 "event": "step",
@@ -405,7 +435,8 @@ class Trainer:
                 "epoch": state.epoch,
                 **terms,
                 "beta": beta,
-                "tokens_per_second": (window["tokens"] - self.tokens_before) / seconds,
+                "tokens_per_second": tokens / seconds if tokens else None,
+                "compile_seconds": self.compile_seconds,
                 "sentences": int(window["sentences"]),
                 "tokens": int(window["tokens"]),
                 "devices": self.ranks.size,
@@ -414,6 +445,7 @@ class Trainer:
             }
         )
         state.window, self.tokens_before = {}, 0.0
+        self.window_started, self.compile_seconds = now, 0.0
 
     def validate(self, epoch: int) -> None:
         """Evaluates the validation split, logs it, and saves; the best by ``train.select`` is

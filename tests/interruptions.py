@@ -286,6 +286,10 @@ class Parts:
         self.stack.close()
 
 
+CLOCKS = ("seconds", "tokens_per_second", "compile_seconds")
+"""Keys of the log's rows that no two runs share."""
+
+
 def outcome(folder: Path) -> dict[str, object]:
     """All that a run leaves, but for clocks and for the marks of where it was taken up again.
 
@@ -294,7 +298,7 @@ def outcome(folder: Path) -> dict[str, object]:
     left: dict[str, object] = {}
     rows = [json.loads(row) for row in (folder / runs.LOG).read_text().splitlines()]
     left["log"] = [
-        {name: row[name] for name in row if name not in ("seconds", "tokens_per_second")}
+        {name: row[name] for name in row if name not in CLOCKS}
         for row in rows
         if row["event"] != "resume"
     ]
