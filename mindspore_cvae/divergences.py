@@ -28,7 +28,7 @@ class GaussianKL(nn.Cell):
     """KL(q || p) of a diagonal Gaussian posterior in closed form (Eq. 1), with free bits if the
     row has them."""
 
-    def __init__(self, views: int, free_bits: float, **unused):
+    def __init__(self, views: int, free_bits: float = 0.0, **unused):
         super().__init__()
         self.views = views
         self.free_bits = free_bits

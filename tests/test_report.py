@@ -417,7 +417,7 @@ def test_training_writes_it_at_its_end(tmp_path, monkeypatch, reason, wanted, ex
     monkeypatch.setattr(trainer, "train", lambda *arguments, **options: reason)
     monkeypatch.setattr(report, "write_report_or_warn", asked.append)
     monkeypatch.setattr(devices, "choose", lambda *arguments: "CPU")
-    monkeypatch.setattr(cli, "_corpus", lambda *arguments: None)
+    monkeypatch.setattr(cli, "corpus_of_run", lambda *arguments: None)
     monkeypatch.setattr(cli, "_summary", lambda corpus: [])
     pairs = ["--set", f"train.report={str(wanted).lower()}"]
     code = cli.train_main(["--output_dir", str(tmp_path / "run"), *pairs])
