@@ -26,8 +26,8 @@ from mindspore_cvae.cli import train_main
 from mindspore_cvae.scoring import Evaluator
 from mindspore_cvae.systems import SYSTEMS
 
-STEP_KINDS = {row.step: name for name, row in SYSTEMS.items()}
-"""A system of every kind of training step."""
+STEP_KINDS = {row.step: name for name, row in SYSTEMS.items()} | {"joint": "cyclical_vae"}
+"""A system of every kind of training step; the joint one has a schedule of beta to go on with."""
 SENTENCES = {
     "train": "a cat sat|the dog ran|a bird|the cat ran off|a dog sat|birds ran|the sun|a cat ran|"
     "dogs sat off|the bird sat",

@@ -223,7 +223,7 @@ def test_loading_refuses_what_is_not_whole(tmp_path, capsys):
     with pytest.raises(InputError, match="does not exist"):
         ContrastiveVAE.load(tmp_path / "none")
     run = write_run(tmp_path, "ae")
-    with pytest.raises(InputError, match="best or last"):
+    with pytest.raises(InputError, match="one of best, best_valid, last, not 'first'"):
         ContrastiveVAE.load(run, "first")
     assert ContrastiveVAE.load(run, "last").step == 7
     (run / runs.CHECKPOINTS / checkpoints.BEST).unlink()

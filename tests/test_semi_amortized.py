@@ -309,11 +309,15 @@ def test_encoding_and_scores_are_of_the_refined_posterior(tmp_path):
     run = write_run(tmp_path, "sa_vae")
     model, network = ContrastiveVAE.load(run), load_run(run).model
     sentence = "the market fell"
-    tokens = tiny.rows([model.vocabulary.encode(sentence.split())], 16)
+    # As many rows as the encoder's graph has: steps of SVI magnify how a product of another shape
+    # rounds, to more than any tolerance worth the name.
+    rows = [model.vocabulary.encode(sentence.split())] * load_run(run).config.eval.rows
+    tokens = tiny.rows(rows, 16)
     infer = Inference(network)
     encoded, refined = infer.codes(Tensor(tokens))[1].asnumpy(), infer(Tensor(tokens))[1].asnumpy()
     mean, log_variance = np.split(refined, 2, 1)
+    mean, log_variance = mean[:1], log_variance[:1]
     np.testing.assert_allclose(model.encode([sentence]), mean, rtol=1e-4, atol=1e-5)
-    assert np.abs(mean - encoded[:, : mean.shape[1]]).max() > 1e-3
+    assert np.abs(mean - encoded[:1, : mean.shape[1]]).max() > 1e-3
     kl = twins.gaussian_kl(mean.astype(float), log_variance.astype(float))
     np.testing.assert_allclose(model.score([sentence]).kl, kl, rtol=1e-4)
