@@ -2,7 +2,7 @@
 
 import sys
 
-from mindspore_cvae.cli import eval_main
+from mindspore_cvae.commands.evaluate import eval_main
 
 if __name__ == "__main__":
     sys.exit(eval_main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from mindspore_cvae.export import export_main
+from mindspore_cvae.commands.export import export_main
 
 if __name__ == "__main__":
     sys.exit(export_main())

@@ -1,4 +1,4 @@
-"""Installs mindspore_cvae, its console commands and the shipped configurations."""
+"""Installs mindspore_cvae, its console command and the shipped configurations."""
 
 import re
 from pathlib import Path
@@ -63,15 +63,5 @@ setup(
         "gpu": CUDA_11_LIBRARIES,
         "benchmark": ["torch"],
     },
-    entry_points={
-        "console_scripts": [
-            "mindspore-cvae-train = mindspore_cvae.cli:train_main",
-            "mindspore-cvae-eval = mindspore_cvae.cli:eval_main",
-            "mindspore-cvae-generate = mindspore_cvae.generate:generate_main",
-            "mindspore-cvae-reproduce = mindspore_cvae.reproduce:reproduce_main",
-            "mindspore-cvae-export = mindspore_cvae.export:export_main",
-            "mindspore-cvae-convert = mindspore_cvae.convert:convert_main",
-            "mindspore-cvae-toy = mindspore_cvae.toy:toy_main",
-        ]
-    },
+    entry_points={"console_scripts": ["mindspore-cvae = mindspore_cvae.commands.program:main"]},
 )

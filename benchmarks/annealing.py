@@ -20,12 +20,15 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor
 
-from mindspore_cvae import annealing, bounds, devices, noise, runs
-from mindspore_cvae.cli import corpus_of_run
+from mindspore_cvae.commands.train import corpus_of_run
+from mindspore_cvae.common import randomness
 from mindspore_cvae.data.batches import EpochPlan, batches, corpus_widths
-from mindspore_cvae.importance import ImportanceSampler
-from mindspore_cvae.loading import load_run
-from mindspore_cvae.scoring import Evaluator
+from mindspore_cvae.devices import choosing
+from mindspore_cvae.evaluation import annealing, bounds
+from mindspore_cvae.evaluation.importance import ImportanceSampler
+from mindspore_cvae.evaluation.scoring import Scorer
+from mindspore_cvae.runs import folder as runs_folder
+from mindspore_cvae.runs.loading import load_run
 
 DRAWS = 128
 AT_A_TIME = 10
@@ -45,7 +48,7 @@ def annealed(sampler: ImportanceSampler, split, arguments) -> np.ndarray:
             (len(tokens), arguments.chains, evaluator.latent_size),
             arguments.temperatures,
             arguments.leaps,
-            noise.generator(evaluator.seed, "annealing", number),
+            randomness.generator(evaluator.seed, "annealing", number),
         )
         result[batch.index[real]] = bounds.importance_weighted_nll(log_weights)[real]
     return result
@@ -70,12 +73,12 @@ def main() -> None:
     print("| run | truth | proposals (which, ESS) | annealing | difference | seconds |")
     print("|---|---|---|---|---|---|")
     for folder in arguments.runs:
-        config = runs.read_config(folder)
-        devices.apply_precision(config.precision)
-        devices.choose("CPU")
+        config = runs_folder.read_config(folder)
+        choosing.apply_precision(config.precision)
+        choosing.choose("CPU")
         corpus = corpus_of_run(config, folder)
         loaded = load_run(folder, "best_valid", config)
-        evaluator = Evaluator(
+        evaluator = Scorer(
             loaded.model,
             config.slots,
             corpus_widths(corpus, config.data.buckets),

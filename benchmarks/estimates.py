@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mindspore_cvae import __version__
-from mindspore_cvae.files import write_atomically
-from mindspore_cvae.runs import LOG
+from mindspore_cvae.common.files import write_atomically
+from mindspore_cvae.runs.folder import LOG
 
 ROOT = Path(__file__).parents[1]
 VALIDATION = ("train.select=iw_nll", "eval.valid_samples=16", "eval.valid_iw_samples=64")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mindspore_cvae import devices
+from mindspore_cvae.devices import choosing
 
 BASE = {"words": 23, "batch": 32, "vocabulary": 10002}
 """The step that is measured: PTB's size, sentences of 24 predicted tokens."""
@@ -113,8 +113,8 @@ def best_seconds(action, repetitions: int = 15) -> float:
 
 def measured_rates(precision: str) -> dict:
     """-> operations and bytes a second: the best product of mindspore, the best copy of NumPy."""
-    devices.apply_precision(precision)
-    devices.choose("CPU")
+    choosing.apply_precision(precision)
+    choosing.choose("CPU")
     import mindspore as ms
 
     rates = []

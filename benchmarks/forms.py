@@ -25,7 +25,10 @@ from floor import BASE
 from mindspore import Parameter, nn, ops
 from worker import STEPS, Case, project_steps, timed, training_split
 
-from mindspore_cvae import building, config, networks, objectives, profiling, steps
+from mindspore_cvae.config import layers
+from mindspore_cvae.model import building, networks, objectives
+from mindspore_cvae.training import profiling
+from mindspore_cvae.training.steps import updates
 
 
 class DerivedGradient(nn.Cell):
@@ -76,12 +79,12 @@ def plain_clip(gradients: tuple, limit: float) -> tuple:
     return ops.clip_by_global_norm(gradients, limit)
 
 
-SHIPPED = (networks.Decoder, networks.WordLikelihood, steps.clip)
+SHIPPED = (networks.Decoder, networks.WordLikelihood, updates.clip)
 FORMS = {
     "as shipped": SHIPPED,
-    "derived gradient": (networks.Decoder, DerivedGradient, steps.clip),
-    "plain cross entropy": (networks.Decoder, PlainCrossEntropy, steps.clip),
-    "plain output layer, derived gradient": (PlainOutput, DerivedGradient, steps.clip),
+    "derived gradient": (networks.Decoder, DerivedGradient, updates.clip),
+    "plain cross entropy": (networks.Decoder, PlainCrossEntropy, updates.clip),
+    "plain output layer, derived gradient": (PlainOutput, DerivedGradient, updates.clip),
     "plain clipping": (networks.Decoder, networks.WordLikelihood, plain_clip),
     "all plain": (PlainOutput, PlainCrossEntropy, plain_clip),
 }
@@ -94,7 +97,7 @@ def written_as(form: str) -> Iterator[None]:
     with (
         mock.patch.object(building, "Decoder", decoder),
         mock.patch.object(networks, "WordLikelihood", likelihood),
-        mock.patch.object(steps, "clip", clip),
+        mock.patch.object(updates, "clip", clip),
     ):
         yield
 
@@ -126,7 +129,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--profile", action="store_true", help="also by operator")
     arguments = parser.parse_args()
-    settings = config.load("ptb", system=arguments.system)
+    settings = layers.load("ptb", system=arguments.system)
     case = Case(settings, BASE["words"], None)
     split = training_split(case)
     made: dict[str, Callable[[], int]] = {}

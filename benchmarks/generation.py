@@ -12,7 +12,8 @@ import argparse
 import sys
 import time
 
-from mindspore_cvae import config, devices
+from mindspore_cvae.config import layers
+from mindspore_cvae.devices import choosing
 
 VOCABULARY_SIZE = 10002
 
@@ -22,7 +23,7 @@ def plain_loop(decoder, z, max_words: int) -> list[int]:
     import mindspore as ms
     import numpy as np
 
-    from mindspore_cvae.data import BEGIN, END, PAD
+    from mindspore_cvae.data.vocabulary import BEGIN, END, PAD
 
     latent, word, words = ms.Tensor(z), BEGIN, []
     state = decoder.initial_state(latent)
@@ -44,15 +45,15 @@ def main() -> None:
     parser.add_argument("--max_words", type=int, default=80)
     parser.add_argument("--rows", type=int, default=128, help="sentences of a graph call")
     arguments = parser.parse_args()
-    settings = config.load("ptb")
-    devices.apply_precision(settings.precision)
+    settings = layers.load("ptb")
+    choosing.apply_precision(settings.precision)
     import mindspore as ms
 
-    from mindspore_cvae.building import build_model
-    from mindspore_cvae.decoding import Decoding
-    from mindspore_cvae.generation import SentenceDecoder, prior_codes
+    from mindspore_cvae.generation.decoding import SentenceDecoder, prior_codes
+    from mindspore_cvae.generation.ways import Decoding
+    from mindspore_cvae.model.building import build_model
 
-    device = devices.choose("auto")
+    device = choosing.choose("auto")
     decoder = build_model(settings.slots, settings.model, VOCABULARY_SIZE, seed=0).decoder
     decoder.set_train(False)
     z = prior_codes(arguments.sentences, settings.model.latent_size, seed=0)

@@ -19,9 +19,11 @@ from collections.abc import Callable
 import numpy as np
 from worker import BETA, sentences_of
 
-from mindspore_cvae import __version__, config, devices
+from mindspore_cvae import __version__
+from mindspore_cvae.config import layers
 from mindspore_cvae.data.batches import EpochPlan, batch_dataset, make_batch
-from mindspore_cvae.noise import NoiseMaker
+from mindspore_cvae.devices import choosing
+from mindspore_cvae.training.noise import NoiseMaker
 
 
 def milliseconds(action: Callable[[], object], times: int) -> float:
@@ -40,13 +42,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="of a round")
     arguments = parser.parse_args()
-    settings = config.load(arguments.config, system=arguments.system)
-    devices.apply_precision(settings.precision)
+    settings = layers.load(arguments.config, system=arguments.system)
+    choosing.apply_precision(settings.precision)
     from mindspore import Tensor
 
-    from mindspore_cvae.building import build_model, build_step
+    from mindspore_cvae.model.building import build_model
+    from mindspore_cvae.training.building import build_step
 
-    device = devices.choose("auto")
+    device = choosing.choose("auto")
     vocabulary_size, batch_size = settings.data.vocabulary_size, settings.data.batch_size
     model = build_model(settings.slots, settings.model, vocabulary_size, seed=0)
     step = build_step(model, settings.slots, settings.train)

@@ -19,12 +19,14 @@ from unittest import mock
 
 import numpy as np
 
-from mindspore_cvae import devices, proposals, runs
-from mindspore_cvae.cli import corpus_of_run
+from mindspore_cvae.commands.train import corpus_of_run
 from mindspore_cvae.data.batches import corpus_widths
-from mindspore_cvae.importance import ImportanceSampler
-from mindspore_cvae.loading import load_run
-from mindspore_cvae.scoring import Evaluator
+from mindspore_cvae.devices import choosing
+from mindspore_cvae.evaluation import proposals
+from mindspore_cvae.evaluation.importance import ImportanceSampler
+from mindspore_cvae.evaluation.scoring import Scorer
+from mindspore_cvae.runs import folder
+from mindspore_cvae.runs.loading import load_run
 
 DRAWS, MANY_DRAWS = 128, 512
 
@@ -42,12 +44,12 @@ def main() -> None:
     parser.add_argument("--refinements", nargs="+", default=["60x4", "120x4", "120x8"])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    config = runs.read_config(arguments.run)
-    devices.apply_precision(config.precision)
-    devices.choose("CPU")
+    config = folder.read_config(arguments.run)
+    choosing.apply_precision(config.precision)
+    choosing.choose("CPU")
     corpus = corpus_of_run(config, arguments.run)
     loaded = load_run(arguments.run, "best_valid", config)
-    evaluator = Evaluator(
+    evaluator = Scorer(
         loaded.model,
         config.slots,
         corpus_widths(corpus, config.data.buckets),

@@ -24,13 +24,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from twin import FedNoise, Twin, TwinStep, state_of
 
-from mindspore_cvae import config, devices, runs
+from mindspore_cvae.common.files import write_atomically
+from mindspore_cvae.common.progress import progress
+from mindspore_cvae.config import keys
 from mindspore_cvae.data.batches import EpochPlan, corpus_widths, make_batch
 from mindspore_cvae.data.corpus import Corpus, load_corpus
-from mindspore_cvae.files import write_atomically
-from mindspore_cvae.noise import NoiseMaker
-from mindspore_cvae.progress import progress
-from mindspore_cvae.schedules import SCHEDULES
+from mindspore_cvae.devices import choosing
+from mindspore_cvae.runs import folder
+from mindspore_cvae.training.noise import NoiseMaker
+from mindspore_cvae.training.schedules import SCHEDULES
 
 TERMS = ("loss", "rec", "div", "con")
 SETTLED = 500
@@ -64,17 +66,17 @@ PRODUCTS: dict[str, Callable] = {
 }
 
 
-def first_weights(settings: config.Config, vocabulary_size: int) -> dict[str, np.ndarray]:
+def first_weights(settings: keys.Config, vocabulary_size: int) -> dict[str, np.ndarray]:
     """What a run of these settings begins with."""
-    devices.choose("CPU")
-    from mindspore_cvae.building import build_model
+    choosing.choose("CPU")
+    from mindspore_cvae.model.building import build_model
 
     model = build_model(settings.slots, settings.model, vocabulary_size, settings.seed)
     return {parameter.name: parameter.asnumpy() for parameter in model.get_parameters()}
 
 
 def epoch_of_twin(
-    settings: config.Config, corpus: Corpus, weights: dict[str, np.ndarray], products: str
+    settings: keys.Config, corpus: Corpus, weights: dict[str, np.ndarray], products: str
 ) -> np.ndarray:
     """The losses of an epoch, (steps, 4); its last batch is left out, since it may not be full
     and the twin knows no weights of sentences."""
@@ -104,7 +106,7 @@ def epoch_of_twin(
 def logged(run: Path, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Of a run's first steps: the steps at which it wrote to its log, and the mean losses since
     the row before, (rows, 4)."""
-    rows = map(json.loads, (run / runs.LOG).read_text(encoding="utf-8").splitlines())
+    rows = map(json.loads, (run / folder.LOG).read_text(encoding="utf-8").splitlines())
     rows = [row for row in rows if row["event"] == "step" and row["step"] <= steps]
     values = [[row[name] or 0.0 for name in TERMS] for row in rows]
     return np.array([row["step"] for row in rows]), np.array(values)
@@ -165,7 +167,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="an epoch or more of train.py")
     parser.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
     options = parser.parse_args()
-    settings = runs.read_config(options.run)
+    settings = folder.read_config(options.run)
     corpus = load_corpus(settings.data)
     weights = first_weights(settings, len(corpus.vocabulary))
     twins = {

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from floor import BASE, decoding_work, step_work
 
-from mindspore_cvae import config
+from mindspore_cvae.config import layers
 from mindspore_cvae.systems import SYSTEMS
 
 TWIN_SYSTEMS = ("vae", "cvae_plus_mi")
@@ -205,7 +205,7 @@ def add_ratios(rows: dict[str, dict]) -> None:
 def with_floor(row: dict, part: str, system: str, mode: str, rates: dict, **point: int) -> dict:
     """The row, with what the machine needs at least and the share of the time that this is."""
     point = BASE | point
-    settings = config.load("ptb", [f"data.batch_size={point['batch']}"], system=system)
+    settings = layers.load("ptb", [f"data.batch_size={point['batch']}"], system=system)
     if part in PER_TOKENS:
         work = decoding_work(settings, point["vocabulary"], PER_TOKENS[part])
     else:

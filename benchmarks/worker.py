@@ -24,10 +24,11 @@ from functools import partial
 import numpy as np
 from floor import BASE
 
-from mindspore_cvae import config, devices
+from mindspore_cvae.config import keys, layers
 from mindspore_cvae.data.batches import EpochPlan, batch_dataset, make_batch
 from mindspore_cvae.data.corpus import Split, load_corpus
-from mindspore_cvae.noise import NoiseMaker
+from mindspore_cvae.devices import choosing
+from mindspore_cvae.training.noise import NoiseMaker
 
 BETA = 0.5
 STEPS = 10
@@ -46,7 +47,7 @@ PTB_WIDTHS = [12, 17, 22, 27, 32, 40, 52, 83]
 class Case:
     """What is measured on."""
 
-    settings: config.Config
+    settings: keys.Config
     words: int
     """Of every sentence of the step, which predicts one token more."""
     data_dir: str | None
@@ -97,9 +98,9 @@ def timed(action: Callable[[], int]) -> Measurement:
 
 def project_model(case: Case):
     """The project's model of a configuration, in graph mode on CPU."""
-    devices.apply_precision(case.settings.precision)
-    devices.choose("CPU")
-    from mindspore_cvae.building import build_model
+    choosing.apply_precision(case.settings.precision)
+    choosing.choose("CPU")
+    from mindspore_cvae.model.building import build_model
 
     return build_model(case.settings.slots, case.settings.model, case.vocabulary, seed=0)
 
@@ -109,7 +110,7 @@ def project_steps(case: Case, split: Split, widths: list[int]) -> Callable[[], i
     model, settings = project_model(case), case.settings
     from mindspore import Tensor
 
-    from mindspore_cvae.building import build_step
+    from mindspore_cvae.training.building import build_step
 
     step = build_step(model, settings.slots, settings.train)
     draw = NoiseMaker(settings.slots, settings.model, settings.train.critic_updates, seed=0)
@@ -177,12 +178,12 @@ def warm_round(once: Callable[[], int]) -> Round:
 def project_evaluation(case: Case) -> Round:
     model, settings = project_model(case), case.settings
     from mindspore_cvae.data.batches import bucket_widths
-    from mindspore_cvae.scoring import DRAWS_PER_CALL, Evaluator
+    from mindspore_cvae.evaluation.scoring import DRAWS_PER_CALL, Scorer
 
     split = evaluated_split(case)
     widths = bucket_widths(split.lengths, settings.data.buckets)
     sizes = settings.eval.rows, settings.eval.tokens, settings.model.latent_size, 0
-    evaluator = Evaluator(model, settings.slots, widths, *sizes)
+    evaluator = Scorer(model, settings.slots, widths, *sizes)
     # A few draws compile every graph: their shapes do not depend on the number of draws.
     evaluator.score(split, DRAWS_PER_CALL)
 
@@ -219,8 +220,8 @@ def twin_evaluation(case: Case) -> Round:
 
 def project_decoding(case: Case) -> Round:
     model, settings = project_model(case), case.settings
-    from mindspore_cvae.decoding import Decoding
-    from mindspore_cvae.generation import SentenceDecoder, prior_codes
+    from mindspore_cvae.generation.decoding import SentenceDecoder, prior_codes
+    from mindspore_cvae.generation.ways import Decoding
 
     z = prior_codes(SENTENCES["decoding"], settings.model.latent_size, seed=0)
     decode = SentenceDecoder(model.decoder.set_train(False), settings.eval.rows)
@@ -253,7 +254,7 @@ def project_data(case: Case) -> Round:
     """Batches with their noise, as the step gets them, and nothing else: a whole epoch of them,
     since what is prefetched comes in no time."""
     settings = case.settings
-    devices.apply_precision(settings.precision)
+    choosing.apply_precision(settings.precision)
     split = training_split(case)
     draw = NoiseMaker(settings.slots, settings.model, settings.train.critic_updates, seed=0)
     plan = EpochPlan(split.lengths, [case.words + 1], case.batch)
@@ -292,7 +293,7 @@ def main() -> None:
         parser.add_argument(f"--{axis}", type=int, default=value)
     arguments = parser.parse_args()
     started = time.perf_counter()
-    settings = config.load(
+    settings = layers.load(
         "ptb",
         [
             f"precision={arguments.precision}",

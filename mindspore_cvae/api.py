@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mindspore_cvae import devices, runs
-from mindspore_cvae.data import Corpus, Split, load_corpus
+from mindspore_cvae.data.corpus import Corpus, Split, load_corpus
 from mindspore_cvae.data.sentences import number_sentences
+from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import InputError
+from mindspore_cvae.runs import folder
 
 if TYPE_CHECKING:
-    from mindspore_cvae.config import Config
-    from mindspore_cvae.loading import LoadedRun
+    from mindspore_cvae.config.keys import Config
+    from mindspore_cvae.runs.loading import LoadedRun
 
 
 class Neighbour(NamedTuple):
@@ -69,7 +70,7 @@ class ContrastiveVAE:
     text was. A sentence without words, or of more than ``data.max_words``, is an InputError; one of
     which the vocabulary has no word is read as ``<unk>`` words, with a warning on stderr.
 
-    Wherever sentences come out, ``options`` are those of :class:`mindspore_cvae.decoding.Decoding`:
+    Wherever sentences come out, ``options`` are those of :class:`generation.ways.Decoding`:
     ``temperature`` (1), ``top_k`` and ``top_p`` (None), ``beam_size`` (5), ``no_unk`` (False), and
     ``max_words`` (the run's ``data.max_words``). Equal arguments give equal sentences.
 
@@ -83,9 +84,9 @@ class ContrastiveVAE:
     """
 
     def __init__(self, run: LoadedRun):
-        from mindspore_cvae.encoding import SentenceEncoder, graph_widths
-        from mindspore_cvae.generation import SentenceDecoder
-        from mindspore_cvae.scoring import Evaluator
+        from mindspore_cvae.evaluation.scoring import Scorer
+        from mindspore_cvae.generation.decoding import SentenceDecoder
+        from mindspore_cvae.generation.encoding import SentenceEncoder, graph_widths
 
         self.config = config = run.config
         self.vocabulary = run.vocabulary
@@ -96,7 +97,7 @@ class ContrastiveVAE:
         rows, max_words = config.eval.rows, config.data.max_words
         self._encoder = SentenceEncoder(run.model, self.latent_size, max_words, rows)
         self._decoder = SentenceDecoder(run.model.decoder, rows)
-        self._evaluator = Evaluator(
+        self._evaluator = Scorer(
             *(run.model, config.slots, graph_widths(max_words)),
             *(rows, config.eval.tokens, self.latent_size, config.seed),
         )
@@ -119,18 +120,18 @@ class ContrastiveVAE:
             checkpoint: ``best`` on validation, or ``last``.
             device_target: ``auto``, ``CPU``, ``GPU`` or ``Ascend``; None takes the run's.
             device_id: number of the device.
-            config: from :func:`mindspore_cvae.runs.read_config`, instead of the two before.
+            config: from :func:`runs.folder.read_config`, instead of the two before.
 
         Raises:
             InputError: The folder is no run, or its files are damaged or do not fit each other.
             DeviceError: The device is not there.
         """
         if config is None:
-            config = runs.read_config(run, device_target=device_target, device_id=device_id)
+            config = folder.read_config(run, device_target=device_target, device_id=device_id)
         if "mindspore" not in sys.modules:
-            devices.apply_precision(config.precision)
-        devices.choose(config.device_target, config.device_id)
-        from mindspore_cvae.loading import load_run
+            choosing.apply_precision(config.precision)
+        choosing.choose(config.device_target, config.device_id)
+        from mindspore_cvae.runs.loading import load_run
 
         return cls(load_run(run, checkpoint, config))
 
@@ -164,7 +165,7 @@ class ContrastiveVAE:
         Returns:
             N texts.
         """
-        from mindspore_cvae.generation import Decoding
+        from mindspore_cvae.generation.ways import Decoding
 
         options.setdefault("max_words", self.config.data.max_words)
         z = np.asarray(z, np.float32)
@@ -185,7 +186,7 @@ class ContrastiveVAE:
         Returns:
             n texts.
         """
-        from mindspore_cvae.generation import prior_codes
+        from mindspore_cvae.generation.decoding import prior_codes
 
         z = prior_codes(n, self.latent_size, seed)
         return self.decode(z, decoding, seed=seed, **options)
@@ -262,8 +263,8 @@ class ContrastiveVAE:
         Returns:
             Arrays of N values.
         """
-        from mindspore_cvae import estimators
-        from mindspore_cvae.evaluation import kl_columns
+        from mindspore_cvae.evaluation import estimators
+        from mindspore_cvae.evaluation.metrics import kl_columns
 
         ids = self._number(sentences)
         if not ids:

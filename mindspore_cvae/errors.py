@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -23,6 +24,18 @@ class TrainingError(Exception):
 
 class DeviceError(Exception):
     """A device that was asked for cannot be used."""
+
+
+def typed(command: str) -> str:
+    """A command as the user typed it, for usage lines and hints: ``train.py`` or
+    ``mindspore-cvae train``.
+    """
+    program = Path(sys.argv[0]).name
+    if program == f"{command}.py":
+        return program
+    package = Path(__file__).resolve().parent
+    is_module = Path(sys.argv[0]).resolve() == package / "__main__.py"
+    return f"python -m {package.name} {command}" if is_module else f"mindspore-cvae {command}"
 
 
 class CommandParser(argparse.ArgumentParser):

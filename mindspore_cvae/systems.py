@@ -2,12 +2,12 @@
 
     L(x) = sum over views v of { -log p(x | z_v)  +  beta * D(q || p)[z_v] }  -  w C(z_1, z_2)
 
-The row names its parts; :mod:`mindspore_cvae.building` turns the names into cells and functions.
+The row names its parts; :mod:`model.building` turns the names into cells and functions.
 A slot that a system does not use holds a null part (``none``, ``zero``), never an absence. Any
 slot may be overridden by configuration (``--set slots.contrast=info_nce``), so the rows are only
 the named points.
 
-``python -m mindspore_cvae.systems`` prints the table.
+``python -m mindspore_cvae systems`` prints the table.
 """
 
 from __future__ import annotations
@@ -138,7 +138,3 @@ def table() -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
-
-
-if __name__ == "__main__":
-    print(table())

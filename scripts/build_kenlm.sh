@@ -2,7 +2,7 @@
 # Builds KenLM's lmplz and query without root: the source, cmake and ninja come from the package index.
 # usage: bash scripts/build_kenlm.sh [FOLDER]
 #
-# The programs come to FOLDER/bin, by default .kenlm/bin of the checkout, where mindspore_cvae.ngram looks
+# The programs come to FOLDER/bin, by default .kenlm/bin of the checkout, where mindspore_cvae.evaluation.ngram looks
 # for them; for another folder set KENLM_BIN=FOLDER/bin. Needs a C++17 compiler and ${PYTHON:-python} with
 # pip. Programs that are there already are kept: delete the folder to build anew.
 set -euo pipefail

@@ -28,9 +28,9 @@ if [ "$device" = Ascend ]; then
     . ./ascend_env.sh || run_fail "Ascend cannot be used here: see the lines above"
 fi
 
-start=("$python" -m mindspore_cvae.ranks --processes "$count"
+start=("$python" -m mindspore_cvae ranks --processes "$count"
     --log_dir "${LOG_DIR:-logs/$1-$(date +%Y%m%d-%H%M%S)}" train.py --device_target "$device")
 if [ "$device" = GPU ]; then
-    start=("$python" -m mindspore_cvae.launcher "${start[@]}")
+    start=("$python" -m mindspore_cvae launcher "${start[@]}")
 fi
 exec "${start[@]}" "${arguments[@]}"

@@ -21,10 +21,14 @@ from unittest import mock
 
 from mindspore import Tensor, ops
 
-from mindspore_cvae import config, files, runs, trainer
-from mindspore_cvae.cli import train_main
-from mindspore_cvae.scoring import Evaluator
+from mindspore_cvae.commands.train import train_main
+from mindspore_cvae.common import files
+from mindspore_cvae.config import keys
+from mindspore_cvae.evaluation.scoring import Scorer
+from mindspore_cvae.runs import folder as runs_folder
+from mindspore_cvae.runs import lock
 from mindspore_cvae.systems import SYSTEMS
+from mindspore_cvae.training import trainer
 
 STEP_KINDS = {row.step: name for name, row in SYSTEMS.items()} | {"joint": "cyclical_vae"}
 """A system of every kind of training step; the joint one has a schedule of beta to go on with."""
@@ -209,10 +213,10 @@ def watched(happen: Callable[[str], None]) -> Iterator[None]:
                 "refuse_non_finite",
                 after_a_step(trainer.Trainer.refuse_non_finite),
             ),
-            (Evaluator, "_noise", before("score", Evaluator._noise)),
-            (runs.Log, "__init__", with_half_rows(runs.Log.__init__)),
-            (runs.Log, "write", before("row", runs.Log.write)),
-            (runs, "os", System(fsync="sync")),
+            (Scorer, "_noise", before("score", Scorer._noise)),
+            (runs_folder.Log, "__init__", with_half_rows(runs_folder.Log.__init__)),
+            (runs_folder.Log, "write", before("row", runs_folder.Log.write)),
+            (runs_folder, "os", System(fsync="sync")),
             (files, "os", FileSystem()),
             (Path, "unlink", before("unlink", Path.unlink)),
         ):
@@ -262,7 +266,7 @@ class Parts:
         defaults = {
             field.name: field.default
             for field in dataclasses.fields(training)
-            if config.OPTIONS[f"train.{field.name}"].free
+            if keys.OPTIONS[f"train.{field.name}"].free
         }
         settings = dataclasses.replace(training, **defaults)
         key = ("step", id(model), slots, settings)
@@ -270,7 +274,7 @@ class Parts:
 
     def evaluator(self, model, slots, widths, *arguments):
         key = ("evaluator", id(model), slots, tuple(widths), *arguments)
-        return self.once(key, lambda: Evaluator(model, slots, widths, *arguments))
+        return self.once(key, lambda: Scorer(model, slots, widths, *arguments))
 
     def __enter__(self) -> Parts:
         self.stack = contextlib.ExitStack()
@@ -296,14 +300,14 @@ def outcome(folder: Path) -> dict[str, object]:
     Checkpoints by step, whatever their files are called, and all else by its name.
     """
     left: dict[str, object] = {}
-    rows = [json.loads(row) for row in (folder / runs.LOG).read_text().splitlines()]
+    rows = [json.loads(row) for row in (folder / runs_folder.LOG).read_text().splitlines()]
     left["log"] = [
         {name: row[name] for name in row if name not in CLOCKS}
         for row in rows
         if row["event"] != "resume"
     ]
-    told = {runs.LOG, runs.LOCK}
-    for path in (folder / runs.CHECKPOINTS).glob("step-*.json"):
+    told = {runs_folder.LOG, lock.LOCK}
+    for path in (folder / runs_folder.CHECKPOINTS).glob("step-*.json"):
         manifest = json.loads(path.read_text())
         del manifest["sha256"]
         before = rows[: manifest["state"]["log_rows"]]

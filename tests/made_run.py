@@ -6,8 +6,9 @@ import json
 import math
 from pathlib import Path
 
-from mindspore_cvae import config, runs
-from mindspore_cvae.data import Vocabulary
+from mindspore_cvae.config import layers
+from mindspore_cvae.data.vocabulary import Vocabulary
+from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.systems import SYSTEMS
 
 STEPS_PER_EPOCH = 20
@@ -42,7 +43,7 @@ def write_made_run(
         ended: whether the log says that training ended.
         test: what is changed in :data:`TEST`; None for no evaluation.
     """
-    settings = config.load(None, overrides, system=system, seed=seed)
+    settings = layers.load(None, overrides, system=system, seed=seed)
     has_critics = SYSTEMS[system].step == "critic_then_model"
     start = {"event": "start", "step": 0, "epoch": 1, "system": system, "seed": seed}
     start |= {"device": "CPU", "parameters": 1234567, "steps_per_epoch": STEPS_PER_EPOCH}
@@ -67,14 +68,16 @@ def write_made_run(
         seconds = epochs * SECONDS_PER_EPOCH
         rows.append({"event": "end", "step": epochs * STEPS_PER_EPOCH, "epoch": epochs})
         rows[-1] |= {"reason": "epochs", "seconds": seconds}
-    with runs.Run(folder) as run:
+    with runs_folder.Run(folder) as run:
         run.write_inputs(settings, Vocabulary(["<pad>", "<unk>", "<s>", "</s>", "word"]))
         run.open_log().close()
-        (run.folder / runs.LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (run.folder / runs_folder.LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
         if test is not None:
             metrics = {**TEST, "system": system, "split": "test", "checkpoint": "best"}
             metrics |= {"data_dir": settings.data.dir, **test}
-            runs.write_metrics(run.folder, "test", {**metrics, "step": epochs * STEPS_PER_EPOCH})
+            runs_folder.write_metrics(
+                run.folder, "test", {**metrics, "step": epochs * STEPS_PER_EPOCH}
+            )
     return folder
 
 

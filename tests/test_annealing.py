@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mindspore_cvae import annealing, bounds
+from mindspore_cvae.evaluation import annealing, bounds
 
 NOISE = 0.7
 

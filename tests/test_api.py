@@ -10,13 +10,15 @@ import pytest
 from numpy_twins import lstm
 from tiny_run import SENTENCES, write_run
 
-from mindspore_cvae import ContrastiveVAE, checkpoints, runs
+from mindspore_cvae import ContrastiveVAE
 from mindspore_cvae.api import interpolation_weights
-from mindspore_cvae.data import BEGIN, END, Vocabulary, load_corpus
+from mindspore_cvae.data.corpus import load_corpus
+from mindspore_cvae.data.vocabulary import BEGIN, END, Vocabulary
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.evaluation import paper_metrics
-from mindspore_cvae.loading import load_run
-from mindspore_cvae.scoring import Evaluator
+from mindspore_cvae.evaluation.metrics import paper_metrics
+from mindspore_cvae.evaluation.scoring import Scorer
+from mindspore_cvae.runs import checkpoints, folder
+from mindspore_cvae.runs.loading import load_run
 
 PAIR = ("the bank said it would sell its shares", "the market fell")
 
@@ -168,7 +170,7 @@ def test_scores_are_those_of_the_evaluation(runs_of, system):
     scores = model.score(SENTENCES, samples=3)
     split = load_corpus(model.config.data, model.vocabulary).test
     run = load_run(runs_of(system))
-    evaluator = Evaluator(run.model, run.config.slots, (12,), 16, 192, latent_size=4, seed=0)
+    evaluator = Scorer(run.model, run.config.slots, (12,), 16, 192, latent_size=4, seed=0)
     metrics = paper_metrics(evaluator.score(split, samples=3), run.config.slots)
     assert scores.tokens.tolist() == [len(sentence.split()) + 1 for sentence in SENTENCES]
     assert scores.rec.shape == (len(SENTENCES),)
@@ -226,20 +228,20 @@ def test_loading_refuses_what_is_not_whole(tmp_path, capsys):
     with pytest.raises(InputError, match="one of best, best_valid, last, not 'first'"):
         ContrastiveVAE.load(run, "first")
     assert ContrastiveVAE.load(run, "last").step == 7
-    (run / runs.CHECKPOINTS / checkpoints.BEST).unlink()
+    (run / folder.CHECKPOINTS / checkpoints.BEST).unlink()
     assert ContrastiveVAE.load(run).step == 7
     assert "no validation" in capsys.readouterr().err
 
-    vocabulary = run / runs.VOCABULARY
+    vocabulary = run / folder.VOCABULARY
     words = vocabulary.read_text(encoding="utf-8")
     vocabulary.write_text(words + "another\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"embedding\.weight|vocabulary"):
         ContrastiveVAE.load(run)
     vocabulary.write_text(words, encoding="utf-8")
 
-    saved = checkpoints.load(run / runs.CHECKPOINTS)
+    saved = checkpoints.load(run / folder.CHECKPOINTS)
     tensors = {name: saved.tensors[name] for name in saved.tensors if "posterior" not in name}
-    checkpoints.save(run / runs.CHECKPOINTS, 8, tensors, {}, saved.fingerprints)
+    checkpoints.save(run / folder.CHECKPOINTS, 8, tensors, {}, saved.fingerprints)
     with pytest.raises(InputError, match="lacks posterior"):
         ContrastiveVAE.load(run, "last")
 

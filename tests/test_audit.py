@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from mindspore_cvae import audit
-from mindspore_cvae.audit import Graph, Node, Recorder, Type
+from mindspore_cvae.audit import graphs as audit_graphs
+from mindspore_cvae.audit import traces
+from mindspore_cvae.audit import verdicts as audit_verdicts
+from mindspore_cvae.audit.graphs import Graph, Node, Recorder, Type
+from mindspore_cvae.commands import audit
 from mindspore_cvae.systems import SYSTEMS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "audit.md"
@@ -36,21 +39,21 @@ def graph(*nodes):
     ],
 )
 def test_statements_are_those_of_the_docstrings(primitive, platforms, source):
-    said = audit.statement(primitive)
+    said = audit_verdicts.statement(primitive)
     assert (said.platforms, said.source) == (platforms, source)
 
 
 def test_platforms_of_a_docstring():
     text = "Something.\n\nSupported Platforms:\n    ``Ascend`` ``CPU``\n\nExamples:\n    ``GPU``"
-    assert audit.stated_platforms(text) == ("Ascend", "CPU")
-    assert audit.stated_platforms("Supported Platforms:\n    deprecated") is None
-    assert audit.stated_platforms("") is None
+    assert audit_verdicts.stated_platforms(text) == ("Ascend", "CPU")
+    assert audit_verdicts.stated_platforms("Supported Platforms:\n    deprecated") is None
+    assert audit_verdicts.stated_platforms("") is None
 
 
 def recorded(device, cell, *inputs):
     """The one graph of a cell as a device is given it, and what its call returns."""
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
-    with audit.pretended(device), Recorder("training") as recorder:
+    with audit_graphs.pretended(device), Recorder("training") as recorder:
         outputs = cell()(*map(Tensor, inputs))
     (made,) = recorder.graphs
     return made, outputs
@@ -79,17 +82,21 @@ def test_on_ascend_an_lstm_is_another_kernel_in_half_precision():
     # What is not computed has the shapes and types that it would have.
     assert (states.shape, hidden.shape) == ((4, 16, 32), (1, 16, 32))
     assert states.dtype == ms.float32
-    assert audit.findings([made], "Ascend") == []
-    assert "missing" not in {row.verdict for row in audit.verdicts([made], "Ascend")}
+    assert audit_verdicts.findings([made], "Ascend") == []
+    assert "missing" not in {row.verdict for row in audit_verdicts.verdicts([made], "Ascend")}
 
 
 def test_a_graph_of_the_cpu_is_not_fit_for_ascend():
     made, _ = recorded("CPU", Recurrent, SENTENCES)
     verdicts = {
-        device: {row.primitive: row.verdict for row in audit.verdicts([made], device)}
-        for device in audit.DEVICES
+        device: {row.primitive: row.verdict for row in audit_verdicts.verdicts([made], device)}
+        for device in audit_graphs.DEVICES
     }
-    assert [verdicts[device]["LSTM"] for device in audit.DEVICES] == ["stated", "stated", "missing"]
+    assert [verdicts[device]["LSTM"] for device in audit_graphs.DEVICES] == [
+        "stated",
+        "stated",
+        "missing",
+    ]
 
 
 class Loop(nn.Cell):
@@ -105,7 +112,8 @@ def test_what_a_loop_computes_and_in_which_type_is_found():
     made, _ = recorded("Ascend", Loop, np.ones((2, 3), np.float32))
     assert {"Erf", "Exp", "Muls"} <= {node.primitive for node in made.nodes}
     found = {
-        (finding.check, finding.text.split()[1]) for finding in audit.findings([made], "Ascend")
+        (finding.check, finding.text.split()[1])
+        for finding in audit_verdicts.findings([made], "Ascend")
     }
     assert ("float16", "Exp") in found
     assert {check for check, _ in found} == {"float16", "float64"}
@@ -120,7 +128,7 @@ class Printing(nn.Cell):
 
 def test_a_callback_to_the_host_is_found():
     made, _ = recorded("CPU", Printing, np.ones(3, np.float32))
-    (finding,) = audit.findings([made], "CPU")
+    (finding,) = audit_verdicts.findings([made], "CPU")
     assert finding.check == "host callback" and finding.is_missing
     assert "Print" in finding.text and "Printing" in finding.text
 
@@ -139,7 +147,9 @@ def test_a_callback_to_the_host_is_found():
     ],
 )
 def test_findings_of_a_node(node, check, is_missing):
-    found = [(item.check, item.is_missing) for item in audit.findings([graph(node)], "Ascend")]
+    found = [
+        (item.check, item.is_missing) for item in audit_verdicts.findings([graph(node)], "Ascend")
+    ]
     assert found == ([] if check is None else [(check, is_missing)])
 
 
@@ -157,7 +167,7 @@ def test_findings_of_a_node(node, check, is_missing):
 def test_mixed_precision_is_for_lstms_and_logits_alone(primitive, columns, level, is_found):
     node = Node(primitive, (HALVES, Type(10, (16, columns))), ())
     for device in ("GPU", "Ascend"):
-        found = audit.findings([graph(node)], device, level)
+        found = audit_verdicts.findings([graph(node)], device, level)
         assert ["float16"] * is_found == [item.check for item in found]
 
 
@@ -171,13 +181,13 @@ def test_mixed_precision_is_for_lstms_and_logits_alone(primitive, columns, level
     ],
 )
 def test_the_exit_code_is_what_is_known_to_be_missing(nodes, code, monkeypatch, capsys):
-    monkeypatch.setattr(audit, "traces", lambda systems, device, level: [graph(*nodes)])
+    monkeypatch.setattr(audit_verdicts, "traces", lambda systems, device, level: [graph(*nodes)])
     assert audit.audit_main(["--device", "Ascend", "--json"]) == code
     content = json.loads(capsys.readouterr().out)
     assert content["missing"] is bool(code)
     assert audit.audit_main(["--device", "Ascend"]) == code
     printed = capsys.readouterr().out
-    assert printed.startswith("primitive") and audit.LIMITS in printed
+    assert printed.startswith("primitive") and audit_verdicts.LIMITS in printed
     if nodes[0].primitive == "DynamicRNNGrad":
         assert re.search(r"DynamicRNNGrad +training +not stated", printed)
         assert "Ascend: 0 stated, 1 not stated, 0 missing" in printed
@@ -189,9 +199,9 @@ def test_bad_commands_are_one_line(capsys):
 
 
 def test_the_shipped_configurations_have_no_odd_sizes(monkeypatch):
-    assert audit.odd_sizes() == []
-    monkeypatch.setattr(audit, "UNIT", 24)
-    texts = [finding.text for finding in audit.odd_sizes()]
+    assert audit_verdicts.odd_sizes() == []
+    monkeypatch.setattr(audit_verdicts, "UNIT", 24)
+    texts = [finding.text for finding in audit_verdicts.odd_sizes()]
     assert "ptb.yaml: model.hidden_size is 256" in texts
 
 
@@ -207,22 +217,25 @@ def page_verdicts(device):
 @pytest.mark.parametrize("device", ["GPU", "Ascend"])
 def test_the_page_has_the_verdicts_of_a_training_step(device):
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
-    with audit.pretended(device), Recorder("training") as recorder:
-        audit._train(*audit._model("ae"))
-    rows = audit.verdicts(recorder.graphs, device)
+    with audit_graphs.pretended(device), Recorder("training") as recorder:
+        traces._train(*traces._model("ae"))
+    rows = audit_verdicts.verdicts(recorder.graphs, device)
     assert len(rows) > 20
-    assert audit.VOCABULARY % audit.UNIT and audit.findings(recorder.graphs, device) == []
+    assert (
+        traces.VOCABULARY % audit_graphs.UNIT
+        and audit_verdicts.findings(recorder.graphs, device) == []
+    )
     assert {row.primitive: row.verdict for row in rows}.items() <= page_verdicts(device).items()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("device", audit.DEVICES)
+@pytest.mark.parametrize("device", audit_graphs.DEVICES)
 def test_nothing_is_known_to_be_missing_and_the_page_says_what_is_stated(device):
-    rows, found = audit.audit(SYSTEMS, [device])
+    rows, found = audit_verdicts.audit(SYSTEMS, [device])
     assert {row.primitive: row.verdict for row in rows} == page_verdicts(device)
-    assert {row.verdict for row in rows} == {audit.STATED, audit.NOT_STATED}
+    assert {row.verdict for row in rows} == {audit_verdicts.STATED, audit_verdicts.NOT_STATED}
     assert not [finding for finding in found if finding.is_missing]
-    assert {stage for row in rows for stage in row.stages} == set(audit.STAGES)
+    assert {stage for row in rows for stage in row.stages} == set(traces.STAGES)
     everywhere = {name for row in rows for name in row.systems}
     assert everywhere == set(SYSTEMS)
 
@@ -231,10 +244,12 @@ def test_nothing_is_known_to_be_missing_and_the_page_says_what_is_stated(device)
 @pytest.mark.parametrize("device", ["GPU", "Ascend"])
 def test_nothing_but_lstms_and_logits_is_in_half_precision(device):
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
-    graphs = audit.traces(["cvae_plus_mi"], device, "O2")
-    assert not [item for item in audit.findings(graphs, device, "O2") if item.is_missing]
-    assert {item.check for item in audit.findings(graphs, device, "O0")} >= {"float16"}
-    assert audit.MISSING not in {row.verdict for row in audit.verdicts(graphs, device)}
+    graphs = traces.traces(["cvae_plus_mi"], device, "O2")
+    assert not [item for item in audit_verdicts.findings(graphs, device, "O2") if item.is_missing]
+    assert {item.check for item in audit_verdicts.findings(graphs, device, "O0")} >= {"float16"}
+    assert audit_verdicts.MISSING not in {
+        row.verdict for row in audit_verdicts.verdicts(graphs, device)
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from mindspore_cvae import checkpoints, config, devices, trainer
+from mindspore_cvae.config import layers
 from mindspore_cvae.data.corpus import load_corpus
-from mindspore_cvae.trainer import train
+from mindspore_cvae.devices import choosing
+from mindspore_cvae.runs import checkpoints
+from mindspore_cvae.training import trainer
+from mindspore_cvae.training.trainer import train
 
 SETTINGS = (
     *("model.embedding_size=4", "model.hidden_size=6", "model.latent_size=3", "data.batch_size=3"),
@@ -57,7 +60,7 @@ def rows(folder, event):
 
 @pytest.mark.parametrize("system", OWN_COLUMNS)
 def test_a_resumed_training_is_the_training_in_one_go(system, tmp_path, monkeypatch):
-    devices.choose("CPU")
+    choosing.choose("CPU")
     for name in ("build_model", "build_step", "Evaluator"):
         monkeypatch.setattr(trainer, name, Once(getattr(trainer, name)))
     for split in ("train", "valid", "test"):
@@ -65,7 +68,7 @@ def test_a_resumed_training_is_the_training_in_one_go(system, tmp_path, monkeypa
 
     def run(folder, epochs, resume=False):
         settings = [*SETTINGS, f"train.epochs={epochs}"]
-        settings = config.load(None, settings, system=system, data_dir=str(tmp_path))
+        settings = layers.load(None, settings, system=system, data_dir=str(tmp_path))
         corpus = load_corpus(settings.data)
         assert train(settings, tmp_path / folder, resume, corpus=corpus, device="CPU") == "epochs"
         return checkpoints.load(tmp_path / folder / "checkpoints")

@@ -10,11 +10,18 @@ from hypothesis import strategies as st
 from mindspore import Tensor
 from tiny import execution
 
-from mindspore_cvae.building import build_model
-from mindspore_cvae.config import Model
-from mindspore_cvae.data import Corpus, EpochPlan, Split, Vocabulary, batches, bucket_widths
-from mindspore_cvae.data.batches import batch_dataset, corpus_widths, make_batch
-from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, SPECIALS
+from mindspore_cvae.config.keys import Model
+from mindspore_cvae.data import batches
+from mindspore_cvae.data.batches import (
+    EpochPlan,
+    batch_dataset,
+    bucket_widths,
+    corpus_widths,
+    make_batch,
+)
+from mindspore_cvae.data.corpus import Corpus, Split
+from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, SPECIALS, Vocabulary
+from mindspore_cvae.model.building import build_model
 from mindspore_cvae.systems import SYSTEMS
 
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=60).map(np.array)

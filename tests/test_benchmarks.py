@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from mindspore_cvae.config import load
+from mindspore_cvae.config.layers import load
 
 torch = pytest.importorskip(
     "torch", reason="the benchmarks' PyTorch twin needs pip install .[benchmark]"
@@ -68,8 +68,8 @@ def test_twin_has_the_losses_of_the_project(twin, name):
 
 
 def test_twin_decodes_the_same_words(twin):
-    from mindspore_cvae.decoding import Decoding
-    from mindspore_cvae.generation import SentenceDecoder, prior_codes
+    from mindspore_cvae.generation.decoding import SentenceDecoder, prior_codes
+    from mindspore_cvae.generation.ways import Decoding
 
     slots = load("ptb", system="vae").slots
     ours = tiny.Training(slots, tiny.SIZES).model

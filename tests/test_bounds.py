@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mindspore_cvae import bounds, estimators
-from mindspore_cvae.bounds import GaussianPosterior, Proposal
+from mindspore_cvae.evaluation import bounds, estimators
+from mindspore_cvae.evaluation.bounds import GaussianPosterior, Proposal
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from mindspore_cvae.charts import (
+from mindspore_cvae.report.charts import (
     HEIGHT,
     LEFT,
     MAP_SIZE,

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mindspore_cvae import checkpoints, files
-from mindspore_cvae.checkpoints import CheckpointError, check_fingerprints, load, save, steps
+from mindspore_cvae.common import files
+from mindspore_cvae.runs import checkpoints
+from mindspore_cvae.runs.checkpoints import CheckpointError, check_fingerprints, load, save, steps
 
 ROOT = Path(__file__).resolve().parents[1]
 FINGERPRINTS = {"config": "c" * 64, "vocabulary": "v" * 64, "data": "d" * 64}
@@ -302,7 +303,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT / "tests")!r})
 import test_checkpoints
-from mindspore_cvae import files
+from mindspore_cvae.common import files
 
 folder, point, first = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 

@@ -12,11 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mindspore_cvae import checkpoints, cli, runs
-from mindspore_cvae.cli import eval_main, train_main
-from mindspore_cvae.config import OPTIONS, load
-from mindspore_cvae.data import Vocabulary
+from mindspore_cvae.commands import train
+from mindspore_cvae.commands.evaluate import eval_main
+from mindspore_cvae.commands.train import train_main
+from mindspore_cvae.config.keys import OPTIONS
+from mindspore_cvae.config.layers import load
+from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.errors import DeviceError, InputError, TrainingError, run_command
+from mindspore_cvae.runs import checkpoints
+from mindspore_cvae.runs import folder as runs_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "the cat sat\nthe dog ran\na bird sang\n"
@@ -35,7 +39,7 @@ def corpus(tmp_path):
 def run(tmp_path, corpus):
     """A run whose checkpoint belongs to another training."""
     folder = tmp_path / "run"
-    with runs.Run(folder) as run:
+    with runs_folder.Run(folder) as run:
         config = load("ptb", data_dir=str(corpus), system="vae")
         run.write_inputs(config, Vocabulary(["<pad>", "<unk>", "<s>", "</s>", "the", "cat"]))
         run.open_log().close()
@@ -61,7 +65,7 @@ def no_training(monkeypatch):
     def stop(config, run):
         raise InputError("stopped before training")
 
-    monkeypatch.setattr(cli, "corpus_of_run", stop)
+    monkeypatch.setattr(train, "corpus_of_run", stop)
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
@@ -117,11 +121,11 @@ def test_help_and_configuration_errors_answer_within_a_second(argv, code):
 def test_mindspore_is_not_imported_before_it_is_needed(corpus):
     program = (
         "import sys\n"
-        "from mindspore_cvae import devices\n"
-        "from mindspore_cvae.cli import train_main\n"
+        "from mindspore_cvae.devices import choosing\n"
+        "from mindspore_cvae.commands.train import train_main\n"
         "class Stop(Exception): pass\n"
         "def stop(precision): raise Stop(sorted(m for m in sys.modules if 'mindspore' == m[:9]))\n"
-        "devices.apply_precision = stop\n"
+        "choosing.apply_precision = stop\n"
         f"train_main(['--data_dir', {str(corpus)!r}])\n"
     )
     result = subprocess.run(
@@ -235,7 +239,7 @@ def test_the_default_folder_is_named_after_what_is_trained(capsys, elsewhere, no
         "ptb-vae-7": ["--config", "ptb", "--system", "vae", "--seed", "7"],
     }.items():
         folder = elsewhere / "runs" / name
-        with runs.Run(folder) as run:
+        with runs_folder.Run(folder) as run:
             run.write_inputs(load("ptb"), Vocabulary(["<pad>", "<unk>", "<s>", "</s>"]))
         assert f"runs/{name} is already a run" in refused(train_main, capsys, *argv)
 
@@ -258,7 +262,7 @@ def test_a_resumed_run_keeps_what_decides_its_steps(capsys, run, no_training):
 
 def test_options_may_be_repeated_and_the_last_value_wins(capsys, run, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "corpus_of_run", lambda config, run: seen.append(config) or 1 / 0)
+    monkeypatch.setattr(train, "corpus_of_run", lambda config, run: seen.append(config) or 1 / 0)
     pairs = ["--set", "train.epochs=3", "seed=1", "--set", "train.epochs=4", "--set", "seed=2"]
     assert train_main(pairs) == 1
     assert (seen[0].train.epochs, seen[0].seed) == (4, 2)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mindspore_cvae.clusters import distance_ratio, separability, silhouette
+from mindspore_cvae.toy.clusters import distance_ratio, separability, silhouette
 
 PAIRS = np.array([[0.0, 0.0], [0.0, 2.0], [3.0, 0.0], [3.0, 2.0]], np.float32)
 PAIR_LABELS = np.array([0, 0, 1, 1])

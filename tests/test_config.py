@@ -10,8 +10,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mindspore_cvae import config as configuration
-from mindspore_cvae.config import OPTIONS, Config, flatten, load, override, read_saved
+from mindspore_cvae.config import contradictions
+from mindspore_cvae.config import keys as config_keys
+from mindspore_cvae.config import layers as configuration
+from mindspore_cvae.config import options as config_options
+from mindspore_cvae.config.keys import OPTIONS, Config, flatten
+from mindspore_cvae.config.layers import load, override, read_saved
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.systems import SYSTEMS
 
@@ -189,7 +193,7 @@ def test_null_is_refused_where_it_means_nothing(tmp_path, key):
     assert f"{key} must be" in message and message.endswith("not null")
 
 
-def outside(option: configuration.Option) -> list[str]:
+def outside(option: config_options.Option) -> list[str]:
     """Values just outside of an option's interval."""
     low, high = (float(end) for end in option.interval[1:-1].split(","))
     step = 1 if option.type is int else 1e-9 * max(1.0, abs(high))
@@ -329,7 +333,7 @@ def test_contradictions_are_refused_and_say_where_they_come_from(system, overrid
 
 
 def test_every_contradiction_is_tried():
-    for _, keys, reason in configuration._CONTRADICTIONS:
+    for _, keys, reason in contradictions._CONTRADICTIONS:
         assert [case for case in CONTRADICTIONS if case[2] in reason], (keys, reason)
 
 
@@ -339,7 +343,7 @@ def test_prior_negatives_and_swaps_are_fine_where_they_make_sense():
     assert load(None, swap, system="cvae").slots.augmentation == "swap"
 
 
-def valid_values(option: configuration.Option) -> st.SearchStrategy:
+def valid_values(option: config_options.Option) -> st.SearchStrategy:
     if option.choices:
         strategy = st.sampled_from(option.choices)
     elif option.type is bool:
@@ -479,10 +483,10 @@ def test_the_fingerprint_changes_with_every_slot():
 
 
 def test_help_describes_every_key():
-    text = configuration.describe()
+    text = config_keys.describe()
     for key in OPTIONS:
         assert f"\n  {key}  (" in "\n" + text
-    usable = configuration.describe(usable_after_training=True)
+    usable = config_keys.describe(usable_after_training=True)
     assert "eval.samples" in usable and "model.amp_level" in usable
     assert "model.hidden_size" not in usable and "slots." not in usable
 

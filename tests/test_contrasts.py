@@ -9,7 +9,7 @@ import pytest
 import tiny
 from mindspore import Tensor
 
-from mindspore_cvae.contrasts import CONTRASTS
+from mindspore_cvae.model.contrasts import CONTRASTS
 
 RANDOM = np.random.default_rng(3)
 WEIGHT = np.array([1, 1, 0, 1, 1], np.float32)

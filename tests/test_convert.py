@@ -13,18 +13,19 @@ import safetensors.numpy
 from tiny import rows
 from tiny_run import SIZES, write_corpus, write_run
 
-from mindspore_cvae import checkpoints, runs
-from mindspore_cvae.cli import train_main
-from mindspore_cvae.convert import (
-    convert_main,
+from mindspore_cvae.commands.convert import convert_main
+from mindspore_cvae.commands.train import train_main
+from mindspore_cvae.errors import InputError
+from mindspore_cvae.export.state_dicts import (
     from_state_dict,
     read_state_dict,
     state_shapes,
     to_state_dict,
 )
-from mindspore_cvae.errors import InputError
-from mindspore_cvae.inference import Inference
-from mindspore_cvae.loading import load_run
+from mindspore_cvae.model.inference import Inference
+from mindspore_cvae.runs import checkpoints
+from mindspore_cvae.runs import folder as runs_folder
+from mindspore_cvae.runs.loading import load_run
 
 SHAPES = {"encoder.embedding.weight": (5, 2), "divergence.critic.weight": (3, 2)}
 STATE = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
@@ -40,7 +41,7 @@ def to_run(run, state, folder, *options):
     return convert_main(
         [
             *("to_run", "--state", str(state), "--output_dir", str(folder)),
-            *("--vocabulary", str(run / runs.VOCABULARY), "--system", "cvae_plus_mi"),
+            *("--vocabulary", str(run / runs_folder.VOCABULARY), "--system", "cvae_plus_mi"),
             *("--data_dir", str(run.parent / "data"), "--set", *SIZES, *options),
         ]
     )
@@ -53,7 +54,7 @@ def write_npz(path, arrays):
 def random_state(run):
     """Numbers for every array of a run's model, unlike in every gate and bias."""
     source = np.random.default_rng(3)
-    tensors = checkpoints.load(run / runs.CHECKPOINTS).tensors
+    tensors = checkpoints.load(run / runs_folder.CHECKPOINTS).tensors
     shapes = state_shapes({name: values.shape for name, values in tensors.items()})
     return {name: source.normal(0, 0.7, shape).astype(np.float32) for name, shape in shapes.items()}
 
@@ -77,8 +78,8 @@ def test_there_and_back_is_exact(run, tmp_path, suffix, capsys):
     assert convert_main(["from_run", "--run", str(run), "--output", str(path)]) == 0
     assert to_run(run, path, tmp_path / "run") == 0
     assert capsys.readouterr().err == ""
-    before = checkpoints.load(run / runs.CHECKPOINTS).tensors
-    after = checkpoints.load(tmp_path / "run" / runs.CHECKPOINTS, "best")
+    before = checkpoints.load(run / runs_folder.CHECKPOINTS).tensors
+    after = checkpoints.load(tmp_path / "run" / runs_folder.CHECKPOINTS, "best")
     assert after.step == 0
     for name, values in before.items():
         assert np.array_equal(after.tensors[name], values), name
@@ -131,7 +132,7 @@ def test_a_state_dict_without_critics_makes_a_run_with_new_ones(run, tmp_path, c
     write_npz(tmp_path / "state.npz", present)
     assert to_run(run, tmp_path / "state.npz", tmp_path / "run") == 0
     assert "holds no critics" in capsys.readouterr().err
-    tensors = checkpoints.load(tmp_path / "run" / runs.CHECKPOINTS).tensors
+    tensors = checkpoints.load(tmp_path / "run" / runs_folder.CHECKPOINTS).tensors
     critics = [values for name, values in tensors.items() if name.startswith("divergence.")]
     assert critics and all(np.abs(values).max() > 0 for values in critics)
 
@@ -144,8 +145,8 @@ def test_training_goes_on_from_a_converted_run(run, tmp_path):
     resume = ["--output_dir", str(folder), "--resume"]
     assert train_main(resume) == 2, "the file did not say what the words were learned from"
     assert train_main([*resume, "--force"]) == 0
-    assert checkpoints.load(folder / runs.CHECKPOINTS).step > 0
-    assert (folder / runs.LOG).read_text().startswith('{"event": "convert"')
+    assert checkpoints.load(folder / runs_folder.CHECKPOINTS).step > 0
+    assert (folder / runs_folder.LOG).read_text().startswith('{"event": "convert"')
 
 
 class Trap:

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindspore_cvae import grammar
-from mindspore_cvae.config import Data, load
-from mindspore_cvae.data import SPECIALS, Vocabulary, load_corpus, true_scores
-from mindspore_cvae.data.__main__ import main as print_statistics
+from mindspore_cvae.commands.data import main as print_statistics
+from mindspore_cvae.config.keys import Data
+from mindspore_cvae.config.layers import load
+from mindspore_cvae.data import grammar
+from mindspore_cvae.data.corpus import load_corpus, true_scores
+from mindspore_cvae.data.vocabulary import SPECIALS, Vocabulary
 from mindspore_cvae.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -453,7 +455,7 @@ def test_statistics_of_one_file_say_how_it_was_split(one_file, capsys):
 
 def run_statistics(*arguments):
     return subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "mindspore_cvae.data", *arguments],
+        [sys.executable, "-X", "importtime", "-m", "mindspore_cvae", "data", *arguments],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
 
@@ -463,7 +465,7 @@ def test_statistics_of_the_embedded_corpus_come_without_mindspore():
     assert result.returncode == 0
     assert "20,000" in result.stdout
     imported = [line.rpartition("|")[2].strip() for line in result.stderr.splitlines()]
-    assert "mindspore_cvae.grammar" in imported and "mindspore" not in imported
+    assert "mindspore_cvae.data.grammar" in imported and "mindspore" not in imported
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import mindspore
 import pytest
 
-from mindspore_cvae import devices
+from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import DeviceError, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,7 +21,7 @@ def machine(monkeypatch):
     selected = []
 
     def pretend(environment: dict[str, str] | None = None, **counts: int) -> list[dict]:
-        monkeypatch.setattr(devices, "_count", lambda name: counts.get(name, 0))
+        monkeypatch.setattr(choosing, "_count", lambda name: counts.get(name, 0))
         monkeypatch.setattr(mindspore, "set_context", lambda **options: selected.append(options))
         for name, value in {**NO_NUMBER, **(environment or {})}.items():
             monkeypatch.setenv(name, value)
@@ -40,7 +40,7 @@ def machine(monkeypatch):
 )
 def test_auto_takes_the_first_that_is_there(machine, counts, expected):
     selected = machine(**counts)
-    assert devices.choose("auto") == expected
+    assert choosing.choose("auto") == expected
     assert [options["device_target"] for options in selected] == [expected]
     assert selected[0]["mode"] == mindspore.GRAPH_MODE
 
@@ -48,11 +48,11 @@ def test_auto_takes_the_first_that_is_there(machine, counts, expected):
 def test_a_named_device_that_is_not_there_is_never_replaced(machine):
     selected = machine(CPU=1, GPU=1)
     with pytest.raises(DeviceError, match="device Ascend is not there .*take GPU or CPU, or auto"):
-        devices.choose("Ascend")
+        choosing.choose("Ascend")
     with pytest.raises(DeviceError, match="device GPU 1 is not there: it has the numbers 0 to 0"):
-        devices.choose("GPU", 1)
+        choosing.choose("GPU", 1)
     assert selected == []
-    assert devices.choose("CPU", 5) == "CPU"
+    assert choosing.choose("CPU", 5) == "CPU"
     assert "device_id" not in selected[0]
 
 
@@ -68,14 +68,14 @@ def test_a_named_device_that_is_not_there_is_never_replaced(machine):
 )
 def test_the_number_of_the_device(machine, environment, device_id, expected):
     selected = machine(environment, CPU=1, Ascend=8)
-    devices.choose("Ascend", device_id)
+    choosing.choose("Ascend", device_id)
     assert selected[0]["device_id"] == expected
 
 
 def test_a_number_that_is_none_names_its_variable(machine):
     machine({"DEVICE_ID": "first"}, CPU=1, GPU=1)
     with pytest.raises(InputError, match="DEVICE_ID must be the number of a device, not 'first'"):
-        devices.choose("GPU")
+        choosing.choose("GPU")
 
 
 def test_a_device_that_fails_when_selected_is_one_error(machine, monkeypatch):
@@ -88,7 +88,7 @@ def test_a_device_that_fails_when_selected_is_one_error(machine, monkeypatch):
     with pytest.raises(
         DeviceError, match=r"device GPU cannot be used: CUDA driver .*insufficient$"
     ):
-        devices.choose("GPU")
+        choosing.choose("GPU")
 
 
 def test_a_driver_that_does_not_answer_counts_as_no_device(monkeypatch):
@@ -99,18 +99,18 @@ def test_a_driver_that_does_not_answer_counts_as_no_device(monkeypatch):
 
     monkeypatch.setattr(hal, "is_available", lambda name: True)
     monkeypatch.setattr(hal, "device_count", fail)
-    assert devices._count("GPU") == 0
+    assert choosing._count("GPU") == 0
 
 
 def test_this_machine_has_a_cpu():
-    assert devices.choose("CPU") == "CPU"
+    assert choosing.choose("CPU") == "CPU"
     assert mindspore.get_context("device_target") == "CPU"
     assert mindspore.get_context("mode") == mindspore.GRAPH_MODE
 
 
 PRODUCT = """
 import sys
-from mindspore_cvae import devices
+from mindspore_cvae.devices import choosing
 devices.apply_precision(sys.argv[1])
 import mindspore, numpy
 devices.choose("CPU")

@@ -9,7 +9,7 @@ import pytest
 import tiny
 from mindspore import nn
 
-from mindspore_cvae.divergences import DIVERGENCES
+from mindspore_cvae.model.divergences import DIVERGENCES
 
 HIDDEN, LATENT, WEIGHT = 5, 3, np.array([1, 1, 0, 1], np.float32)
 SENTENCES = len(WEIGHT)

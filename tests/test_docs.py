@@ -11,7 +11,7 @@ import pytest
 from tiny_run import write_run
 
 from mindspore_cvae.api import ContrastiveVAE
-from mindspore_cvae.export import export_main
+from mindspore_cvae.commands.export import export_main
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mindspore_cvae import doctor, launcher
+from mindspore_cvae.commands import doctor as commands_doctor
+from mindspore_cvae.commands import launcher as commands_launcher
+from mindspore_cvae.devices import doctor, launcher
 from mindspore_cvae.errors import DeviceError, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,14 +110,14 @@ def test_no_cuda_11_is_one_line_and_exit_code_1(monkeypatch, capsys):
     monkeypatch.delenv("CUDA_HOME", raising=False)
     with pytest.raises(DeviceError, match=r'pip install "\.\[gpu\]"'):
         launcher.gpu_environment({})
-    assert run_command(lambda: launcher.main(["true"])) == 1
+    assert run_command(lambda: commands_launcher.main(["true"])) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_launcher_starts_the_command_in_the_environment(wheels, tmp_path):
     show = "import os; print(os.environ['CUDA_HOME'], os.environ['LD_LIBRARY_PATH'])"
     result = subprocess.run(
-        [sys.executable, "-m", "mindspore_cvae.launcher", sys.executable, "-c", show],
+        [sys.executable, "-m", "mindspore_cvae", "launcher", sys.executable, "-c", show],
         env={**os.environ, "HOME": str(tmp_path), "PYTHONPATH": f"{tmp_path}:{ROOT}"},
         cwd=tmp_path,
         capture_output=True,
@@ -130,8 +132,8 @@ def test_launcher_starts_the_command_in_the_environment(wheels, tmp_path):
 def test_command_that_is_not_there_is_bad_input(wheels, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("CUDA_HOME", raising=False)
-    assert run_command(lambda: launcher.main([str(tmp_path / "nothing")])) == 2
-    assert run_command(lambda: launcher.main([])) == 2
+    assert run_command(lambda: commands_launcher.main([str(tmp_path / "nothing")])) == 2
+    assert run_command(lambda: commands_launcher.main([])) == 2
     assert capsys.readouterr().err.count("\n") == 2
 
 
@@ -242,7 +244,7 @@ def importlib_source(path: str) -> str:
 
 def test_whole_examination_of_this_machine():
     result = subprocess.run(
-        [sys.executable, "-m", "mindspore_cvae.doctor", "--json", "--device", "CPU"],
+        [sys.executable, "-m", "mindspore_cvae", "doctor", "--json", "--device", "CPU"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -263,12 +265,12 @@ def test_exit_code_is_about_the_device_asked_for(monkeypatch, capsys):
         doctor.Finding("CPU", "use", doctor.OK, "1 usable"),
         doctor.Finding("GPU", "use", doctor.MISSING, "no plugin", "see the rows above"),
     ]
-    monkeypatch.setattr(doctor, "examine", lambda: findings)
-    assert doctor.main([]) == 0
-    assert doctor.main(["--device", "CPU"]) == 0
-    assert doctor.main(["--device", "GPU"]) == 1
+    monkeypatch.setattr(commands_doctor, "examine", lambda: findings)
+    assert commands_doctor.main([]) == 0
+    assert commands_doctor.main(["--device", "CPU"]) == 0
+    assert commands_doctor.main(["--device", "GPU"]) == 1
     printed = capsys.readouterr().out
     assert "see the rows above" in printed
     assert "usable: CPU" in printed
     findings.pop(0)
-    assert doctor.main([]) == 1
+    assert commands_doctor.main([]) == 1

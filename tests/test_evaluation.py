@@ -9,15 +9,16 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from tiny_evaluator import SEED, evaluator_of, split
 
-from mindspore_cvae import devices, noise
-from mindspore_cvae.evaluation import INFORMATION_DRAWS, evaluate
+from mindspore_cvae.common import randomness
+from mindspore_cvae.devices import choosing
+from mindspore_cvae.evaluation.metrics import INFORMATION_DRAWS, evaluate
 
 SAMPLES, NOISE = 6, 3
 
 
 @pytest.fixture(scope="module", autouse=True)
 def graph_mode():
-    devices.choose("CPU")
+    choosing.choose("CPU")
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +64,11 @@ def test_columns_of_an_implicit_row(part):
     of_noise = weights["posterior.from_noise.weight"]
     kl, kl_z, means, draws = [], [], [], []
     for number, sentence in enumerate(part.sentences):
-        source = noise.generator(SEED, "evaluation", number)
-        eps, prior = noise.normal(source, SAMPLES, NOISE), noise.normal(source, SAMPLES, 2)
+        source = randomness.generator(SEED, "evaluation", number)
+        eps, prior = (
+            randomness.normal(source, SAMPLES, NOISE),
+            randomness.normal(source, SAMPLES, 2),
+        )
         h = encoded(weights, sentence)
         mean = weights["posterior.from_hidden.weight"] @ h + weights["posterior.from_hidden.bias"]
         z = mean + eps @ of_noise.T
@@ -92,7 +96,9 @@ def test_columns_of_an_implicit_row(part):
     axes, scales, _ = np.linalg.svd(of_noise)
     information = []
     for number, (q, mean) in enumerate(zip(posteriors, means, strict=True)):
-        eps = noise.normal(noise.generator(SEED, "information", number), INFORMATION_DRAWS, 2)
+        eps = randomness.normal(
+            randomness.generator(SEED, "information", number), INFORMATION_DRAWS, 2
+        )
         z = mean + (eps * scales) @ axes.T
         of_all = logsumexp([p.logpdf(z) for p in posteriors], 0) - np.log(len(part))
         information.append(-q.entropy() - np.mean(of_all))
@@ -108,7 +114,7 @@ def test_columns_of_a_gaussian_row(part):
         layer = "posterior.mean_and_log_variance"
         both = weights[f"{layer}.weight"] @ encoded(weights, sentence) + weights[f"{layer}.bias"]
         mean, variance = both[:2], np.exp(both[2:])
-        eps = noise.normal(noise.generator(SEED, "evaluation", number), 1, 2)[0]
+        eps = randomness.normal(randomness.generator(SEED, "evaluation", number), 1, 2)[0]
         posteriors.append(multivariate_normal(mean, np.diag(variance)))
         draws.append(mean + np.sqrt(variance) * eps)
     kl = [

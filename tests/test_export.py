@@ -14,9 +14,9 @@ from mindspore import Tensor, nn
 from tiny import rows
 from tiny_run import write_run
 
-from mindspore_cvae import serving
-from mindspore_cvae.export import export_main
-from mindspore_cvae.loading import load_run
+from mindspore_cvae.commands.export import export_main
+from mindspore_cvae.export import graphs
+from mindspore_cvae.runs.loading import load_run
 
 BEGIN, END = 2, 3
 ROWS, WORDS = 3, 6
@@ -128,7 +128,7 @@ def test_the_description_fits_the_files(exported):
     for graph in description["graphs"].values():
         content = (exported.folder / graph["file"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == graph["sha256"]
-        assert graph["largest_difference"] <= serving.TOLERANCE
+        assert graph["largest_difference"] <= graphs.TOLERANCE
     words = (exported.folder / "vocab.txt").read_text().split("\n")[:-1]
     assert description["graphs"]["decoder_step"]["outputs"][0] == {
         "name": "log_probabilities",
@@ -188,14 +188,14 @@ def test_a_language_model_has_no_encoder(tmp_path):
 
 def test_a_graph_that_computes_something_else_is_not_written(exported, tmp_path, monkeypatch):
     run = load_run(write_run(tmp_path, "ae"))
-    start = serving.graphs(run, ROWS, WORDS, False)["decoder_start"]
-    monkeypatch.setattr(serving, "graphs", lambda *unused: {"decoder_start": start})
+    start = graphs.graphs(run, ROWS, WORDS, False)["decoder_start"]
+    monkeypatch.setattr(graphs, "graphs", lambda *unused: {"decoder_start": start})
     load, other = ms.load, str(exported.folder / "decoder_start.mindir")
     monkeypatch.setattr(ms, "load", lambda path: load(other))
     with pytest.raises(
         RuntimeError, match="decoder_start.mindir, loaded back, gives another hidden"
     ):
-        serving.export_run(run, ROWS, WORDS)
+        graphs.export_run(run, ROWS, WORDS)
     assert not (run.folder / "export").exists()
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mindspore_cvae.building import build_model
-from mindspore_cvae.config import load
+from mindspore_cvae.config.layers import load
+from mindspore_cvae.model.building import build_model
 
 VOCABULARY = 500
 

@@ -13,7 +13,7 @@ import pytest
 from tiny_run import SENTENCES, write_run
 
 from mindspore_cvae import ContrastiveVAE
-from mindspore_cvae.generate import generate_main
+from mindspore_cvae.commands.generate import generate_main
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIR = ("the bank said it would sell its shares", "the market fell")
@@ -227,7 +227,7 @@ def test_the_script(run, model, checkpoint):
 
 def test_help_and_refusals_do_not_wait_for_mindspore(run):
     check = (
-        "import sys; from mindspore_cvae.generate import generate_main;"
+        "import sys; from mindspore_cvae.commands.generate import generate_main;"
         f"code = generate_main(['reconstruct', '--run', {str(run)!r}, '']);"
         "assert (code, 'mindspore' in sys.modules) == (2, False)\n"
         "try: generate_main(['sample', '--help'])\n"

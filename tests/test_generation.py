@@ -12,12 +12,12 @@ from numpy_twins import log_softmax, lstm
 from scipy import stats
 from tiny import execution, randomise
 
-from mindspore_cvae import devices
-from mindspore_cvae.data import BEGIN, END, PAD, UNKNOWN
-from mindspore_cvae.decoding import Decoding
+from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, UNKNOWN
+from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.generation import Drawn, SentenceDecoder, prior_codes
-from mindspore_cvae.networks import Decoder
+from mindspore_cvae.generation.decoding import Drawn, SentenceDecoder, prior_codes
+from mindspore_cvae.generation.ways import Decoding
+from mindspore_cvae.model.networks import Decoder
 
 LATENT = 4
 WORDS = 9
@@ -66,7 +66,7 @@ class NumpyDecoder:
 
 def make_decoder(vocabulary: int, scale: float, bias: dict[int, float], seed: int = 0):
     """A random decoder; what ``bias`` holds is added to the scores of its words."""
-    devices.choose("CPU")
+    choosing.choose("CPU")
     decoder = Decoder(vocabulary, 5, 6, LATENT, 0.5)
     randomise(decoder, seed, scale)
     weight = decoder.vocabulary_weight.asnumpy().copy()
@@ -212,7 +212,7 @@ def test_nucleus_of_a_large_vocabulary(spread):
     sizes = (np.cumsum(-np.sort(-probabilities), 1) < top_p).sum(1)
     assert (sizes.min() > 1024) if spread < 1 else (sizes.max() < 1024)
 
-    devices.choose("CPU")
+    choosing.choose("CPU")
     words = Drawn(None, True)(
         Tensor(np.log(probabilities).astype(np.float32)),
         Tensor(uniform.astype(np.float32)),

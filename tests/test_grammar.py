@@ -9,10 +9,11 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from mindspore_cvae import grammar, newswire
-from mindspore_cvae.config import Data
+from mindspore_cvae.commands import grammar as commands_grammar
+from mindspore_cvae.config.keys import Data
+from mindspore_cvae.data import grammar, newswire
+from mindspore_cvae.data.grammar import Grammar
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.grammar import Grammar
 
 START = ("start",)
 
@@ -448,7 +449,7 @@ def test_sentences_are_hardly_ever_repeated(samples):
 
 
 def run(folder, *arguments):
-    grammar.main(["--output_dir", str(folder), *arguments])
+    commands_grammar.main(["--output_dir", str(folder), *arguments])
 
 
 def test_the_command_writes_texts_and_log_probabilities(tmp_path, samples, capsys):

@@ -10,10 +10,12 @@ import pytest
 from mindspore import Tensor
 from tiny_evaluator import ROWS, WIDTH, evaluator_of, split
 
-from mindspore_cvae import bounds, devices, importance, noise
-from mindspore_cvae.evaluation import evaluate
-from mindspore_cvae.importance import ImportanceSampler
-from mindspore_cvae.proposals import (
+from mindspore_cvae.common import randomness
+from mindspore_cvae.devices import choosing
+from mindspore_cvae.evaluation import bounds, importance
+from mindspore_cvae.evaluation.importance import ImportanceSampler
+from mindspore_cvae.evaluation.metrics import evaluate
+from mindspore_cvae.evaluation.proposals import (
     Choice,
     adam_descent,
     negative_elbo_gradient,
@@ -28,7 +30,7 @@ CASES = [("gaussian", 1), ("gaussian", 2), ("affine", 1), ("mlp", 2)]
 
 @pytest.fixture(scope="module", autouse=True)
 def graph_mode():
-    devices.choose("CPU")
+    choosing.choose("CPU")
 
 
 def integrated_nll(evaluator, part):
@@ -183,10 +185,10 @@ def test_the_choice_shares_no_draws_with_what_is_read(monkeypatch):
 
     def generator(seed, stream, counter, part=0):
         streams.append((stream, counter, part))
-        return noise.generator(seed, stream, counter, part)
+        return randomness.generator(seed, stream, counter, part)
 
     monkeypatch.setattr(
-        importance, "noise", SimpleNamespace(generator=generator, normal=noise.normal)
+        importance, "noise", SimpleNamespace(generator=generator, normal=randomness.normal)
     )
     sampler.choose(split(4), 16, 32)
     chosen = {key for key in streams if key[0] == "importance"}

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from made_run import write_made_run
 
-from mindspore_cvae import checkpoints, cli, runs
-from mindspore_cvae.config import Data, read_saved
-from mindspore_cvae.data import Vocabulary, load_corpus
+from mindspore_cvae.commands import train
+from mindspore_cvae.common.files import read_regular
+from mindspore_cvae.config.keys import Data
+from mindspore_cvae.config.layers import read_saved
+from mindspore_cvae.data.corpus import load_corpus
+from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.files import read_regular
-from mindspore_cvae.toy_figure import load_snapshots
+from mindspore_cvae.runs import checkpoints, folder
+from mindspore_cvae.toy.pictures import load_snapshots
 
 
 @pytest.mark.parametrize("place", [(), ("--output_dir", "run")])
@@ -21,8 +24,8 @@ def test_a_configuration_from_a_pipe_is_read_once(tmp_path, monkeypatch, place):
     os.mkfifo("t.yaml")
     text = "train: {epochs: 3}\nmodel: {hidden_size: 17}\n"
     threading.Thread(target=lambda: open("t.yaml", "w").write(text), daemon=True).start()
-    arguments = cli._train_parser().parse_args(["--config", "t.yaml", *place])
-    config, _ = cli._training_config(arguments)
+    arguments = train._train_parser().parse_args(["--config", "t.yaml", *place])
+    config, _ = train._training_config(arguments)
     assert (config.train.epochs, config.model.hidden_size) == (3, 17)
 
 
@@ -38,8 +41,8 @@ def test_pipes_in_the_place_of_a_runs_files_do_not_hang(tmp_path, name):
     run = write_made_run(tmp_path / "run", test={})
     (run / name).unlink()
     os.mkfifo(run / name)
-    assert runs.read_metrics(run, "metrics-test.json") == {} or name != "metrics-test.json"
-    assert runs.read_log(run) == [] or name != "log.jsonl"
+    assert folder.read_metrics(run, "metrics-test.json") == {} or name != "metrics-test.json"
+    assert folder.read_log(run) == [] or name != "log.jsonl"
     refusals = {"config.yaml": read_saved, "vocab.txt": Vocabulary.load}
     if name in refusals:
         with pytest.raises(InputError, match="not a regular file"):
@@ -77,7 +80,7 @@ def test_a_checkpoint_that_was_blown_up_is_passed_over(tmp_path):
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
     from mindspore import Parameter, Tensor, nn
 
-    from mindspore_cvae.loading import restore
+    from mindspore_cvae.runs.loading import restore
 
     class Model(nn.Cell):
         def __init__(self):

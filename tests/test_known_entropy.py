@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mindspore_cvae import config as configuration
-from mindspore_cvae import devices
+from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.data.corpus import load_corpus
-from mindspore_cvae.evaluation import evaluate_run
-from mindspore_cvae.importance import ImportanceSampler
-from mindspore_cvae.proposals import Choice
+from mindspore_cvae.devices import choosing
+from mindspore_cvae.evaluation.importance import ImportanceSampler
+from mindspore_cvae.evaluation.metrics import evaluate_run
+from mindspore_cvae.evaluation.proposals import Choice
 from mindspore_cvae.systems import SYSTEMS
-from mindspore_cvae.trainer import train
+from mindspore_cvae.training.trainer import train
 
 SENTENCES, DRAWS = 200, 64
 FAST = ("vae",)
@@ -37,7 +37,7 @@ SLOW_STEPS = {"sa_vae": 40, "lagging_vae": 40}
 
 @pytest.fixture(scope="module", autouse=True)
 def graph_mode():
-    devices.choose("CPU")
+    choosing.choose("CPU")
 
 
 @pytest.fixture(scope="module")

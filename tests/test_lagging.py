@@ -9,12 +9,14 @@ import pytest
 import tiny
 from mindspore import Tensor
 
-from mindspore_cvae import config, trainer
-from mindspore_cvae.building import build_model, build_step
+from mindspore_cvae.config import layers
 from mindspore_cvae.data.corpus import load_corpus
-from mindspore_cvae.runs import Run
-from mindspore_cvae.steps import repeat_while_loss_falls
+from mindspore_cvae.model.building import build_model
+from mindspore_cvae.runs.folder import Run
 from mindspore_cvae.systems import SYSTEMS
+from mindspore_cvae.training import trainer
+from mindspore_cvae.training.building import build_step
+from mindspore_cvae.training.steps.aggressive import repeat_while_loss_falls
 
 WINDOW = 3
 
@@ -205,7 +207,7 @@ def one_trainer(tmp_path):
     sentences = ["a cat sat", "the dog ran off", "a bird", "the cat", "dogs sat", "birds", "cats"]
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.txt").write_text("\n".join(sentences) + "\n", encoding="utf-8")
-    settings = config.load(None, SETTINGS, system="lagging_vae", data_dir=str(tmp_path))
+    settings = layers.load(None, SETTINGS, system="lagging_vae", data_dir=str(tmp_path))
     corpus = load_corpus(settings.data)
     with Run(tmp_path / "run") as run:
         yield trainer.Trainer(settings, corpus, run, "CPU")

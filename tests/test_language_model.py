@@ -10,15 +10,19 @@ import tiny
 from mindspore import Tensor
 from tiny_run import SENTENCES, write_run
 
-from mindspore_cvae import ContrastiveVAE, checkpoints, config
-from mindspore_cvae.building import build_model, build_step
-from mindspore_cvae.data import BEGIN, END, load_corpus
+from mindspore_cvae import ContrastiveVAE
+from mindspore_cvae.config import layers
 from mindspore_cvae.data.batches import corpus_widths
+from mindspore_cvae.data.corpus import load_corpus
+from mindspore_cvae.data.vocabulary import BEGIN, END
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.evaluation import evaluate, evaluate_run
-from mindspore_cvae.loading import load_run
-from mindspore_cvae.networks import LanguageModel
-from mindspore_cvae.scoring import Evaluator
+from mindspore_cvae.evaluation.metrics import evaluate, evaluate_run
+from mindspore_cvae.evaluation.scoring import Scorer
+from mindspore_cvae.model.building import build_model
+from mindspore_cvae.model.networks import LanguageModel
+from mindspore_cvae.runs import checkpoints
+from mindspore_cvae.runs.loading import load_run
+from mindspore_cvae.training.building import build_step
 
 VOCABULARY, EMBEDDING, HIDDEN, WIDTH = 12, 5, 6, 6
 WORDS = [[4, 7, 9, 4, 11], [8], [5, 6, 10], []]
@@ -107,7 +111,7 @@ def model(run):
 def test_perplexity_is_exact(run, model):
     """exp of the mean -log p a predicted token, by NumPy; no KL, and no column of what there is
     not."""
-    settings = config.read_saved(run / "config.yaml")
+    settings = layers.read_saved(run / "config.yaml")
     corpus = load_corpus(settings.data, model.vocabulary)
     metrics, values = evaluate_run(run, settings, corpus, "test", "best", iw_samples=5)
     tensors = checkpoints.load(run / "checkpoints").tensors
@@ -148,9 +152,9 @@ def test_what_needs_a_code_is_refused(model, use):
 
 def test_without_fresh_critics(run, model):
     """There are no codes to which critics could be fitted."""
-    settings = config.read_saved(run / "config.yaml")
+    settings = layers.read_saved(run / "config.yaml")
     corpus = load_corpus(settings.data, model.vocabulary)
-    evaluator = Evaluator(
+    evaluator = Scorer(
         *(load_run(run).model, settings.slots, corpus_widths(corpus, 1)),
         *(8, 256, model.latent_size, 0),
     )

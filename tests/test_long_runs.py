@@ -13,7 +13,8 @@ from statistics import median
 import pytest
 from interruptions import SENTENCES, STEP_KINDS, options
 
-from mindspore_cvae import checkpoints, runs
+from mindspore_cvae.runs import checkpoints
+from mindspore_cvae.runs import folder as runs_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, WARM_UP = 3000, 600
@@ -49,7 +50,7 @@ def bytes_in(folder: Path) -> int:
     size = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
-            if path.is_file() and path.name != runs.LOG:
+            if path.is_file() and path.name != runs_folder.LOG:
                 size += path.stat().st_size
     return size
 
@@ -67,7 +68,7 @@ def test_3000_steps_need_no_more_memory_or_disk_than_the_first(tmp_path, kind):
         while process.poll() is None:
             with contextlib.suppress(OSError, IndexError):
                 resident = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-                memory[logged_steps(folder / runs.LOG)] = resident * PAGE
+                memory[logged_steps(folder / runs_folder.LOG)] = resident * PAGE
             disk = max(disk, bytes_in(folder))
             time.sleep(0.1)
         output.seek(0)
@@ -83,7 +84,7 @@ def test_3000_steps_need_no_more_memory_or_disk_than_the_first(tmp_path, kind):
 
     last = checkpoints.load(folder / "checkpoints").path
     checkpoint = last.stat().st_size + last.with_suffix(".json").stat().st_size
-    rows = (folder / runs.LOG).read_bytes().splitlines()
+    rows = (folder / runs_folder.LOG).read_bytes().splitlines()
     print(f"{disk / checkpoint:.2f} checkpoints on disk, {max(map(len, rows))} bytes a row")
     # Two that are kept, the best, the one that is being written; configuration, words, pointers.
     assert disk < 4 * checkpoint + 2**14

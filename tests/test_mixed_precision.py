@@ -12,10 +12,10 @@ import tiny
 from mindspore import Tensor, ops
 from tiny_run import write_run
 
-from mindspore_cvae import loading
-from mindspore_cvae.building import build_model
-from mindspore_cvae.cli import eval_main
-from mindspore_cvae.networks import LSTM, Decoder
+from mindspore_cvae.commands.evaluate import eval_main
+from mindspore_cvae.model.building import build_model
+from mindspore_cvae.model.networks import LSTM, Decoder
+from mindspore_cvae.runs import loading
 
 LENGTH, SENTENCES, INPUTS, HIDDEN = 7, 4, 6, 8
 RANDOM = np.random.default_rng(2)

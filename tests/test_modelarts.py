@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from tiny_run import SIZES, write_corpus
 
-from mindspore_cvae import checkpoints, modelarts, runs
-from mindspore_cvae.cli import train_main
+from mindspore_cvae.commands.train import train_main
 from mindspore_cvae.errors import DeviceError, InputError, TrainingError
-from mindspore_cvae.modelarts import TransferError, job
+from mindspore_cvae.runs import checkpoints, lock, modelarts
+from mindspore_cvae.runs import folder as runs_folder
+from mindspore_cvae.runs.modelarts import TransferError, job
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST_VARIABLES = ("MA_NUM_HOSTS", "VC_TASK_INDEX", "DLS_TASK_NUMBER", "DLS_TASK_INDEX", "RANK_ID")
@@ -52,13 +53,13 @@ def options(data=None, train=None, checkpoint=None, **changes):
 def write_small_run(folder: Path, step: int = 7) -> Path:
     """A run without a model: what a job has to carry."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / runs.CONFIG).write_text(f"seed: {step}\n")
-    (folder / runs.VOCABULARY).write_text("<pad>\n")
-    (folder / runs.LOG).write_text("{}\n")
-    (folder / runs.LOCK).write_text("process 1\n")
-    (folder / runs.CHECKPOINTS).mkdir(exist_ok=True)
+    (folder / runs_folder.CONFIG).write_text(f"seed: {step}\n")
+    (folder / runs_folder.VOCABULARY).write_text("<pad>\n")
+    (folder / runs_folder.LOG).write_text("{}\n")
+    (folder / lock.LOCK).write_text("process 1\n")
+    (folder / runs_folder.CHECKPOINTS).mkdir(exist_ok=True)
     tensors = {"a": np.full(50, step, np.float32)}
-    checkpoints.save(folder / runs.CHECKPOINTS, step, tensors, {}, {}, best=True)
+    checkpoints.save(folder / runs_folder.CHECKPOINTS, step, tensors, {}, {}, best=True)
     return folder
 
 
@@ -67,7 +68,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != runs.LOCK
+        if path.is_file() and path.name != lock.LOCK
     }
 
 
@@ -240,8 +241,8 @@ def test_the_run_is_uploaded(buckets, monkeypatch):
         *("checkpoints/step-00000007.safetensors", "checkpoints/latest.json"),
         "checkpoints/best.json",
     }
-    assert not (buckets / "bucket" / "out" / runs.LOCK).exists()
-    assert checkpoints.load(buckets / "bucket" / "out" / runs.CHECKPOINTS).step == 7
+    assert not (buckets / "bucket" / "out" / lock.LOCK).exists()
+    assert checkpoints.load(buckets / "bucket" / "out" / runs_folder.CHECKPOINTS).step == 7
 
 
 class Failure(Exception):
@@ -255,7 +256,7 @@ def test_the_run_is_uploaded_when_training_fails(buckets, monkeypatch, error):
     with pytest.raises(type(error)), job(arguments):
         write_output(arguments)
         raise error
-    assert checkpoints.load(buckets / "bucket" / "out" / runs.CHECKPOINTS).step == 7
+    assert checkpoints.load(buckets / "bucket" / "out" / runs_folder.CHECKPOINTS).step == 7
 
 
 def test_sigterm_outside_of_the_loop_uploads_and_ends(buckets, monkeypatch):
@@ -267,7 +268,7 @@ def test_sigterm_outside_of_the_loop_uploads_and_ends(buckets, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
     assert end.value.code == 143
-    assert checkpoints.load(buckets / "bucket" / "out" / runs.CHECKPOINTS).step == 7
+    assert checkpoints.load(buckets / "bucket" / "out" / runs_folder.CHECKPOINTS).step == 7
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -283,7 +284,7 @@ def test_sigterm_does_not_stop_an_upload(buckets, monkeypatch):
     arguments = options(train="obs://bucket/out")
     with job(arguments):
         write_output(arguments)
-    assert checkpoints.load(buckets / "bucket" / "out" / runs.CHECKPOINTS).step == 7
+    assert checkpoints.load(buckets / "bucket" / "out" / runs_folder.CHECKPOINTS).step == 7
 
 
 @pytest.mark.parametrize("how", ["raise", "truncate", "damage", "nothing"])
@@ -324,7 +325,7 @@ def test_an_upload_that_breaks_off_leaves_the_run_before_it(buckets, monkeypatch
     arguments = options(train="obs://bucket/out")
     with pytest.raises(TransferError), job(arguments):
         write_output(arguments, 9)
-    saved = checkpoints.load(buckets / "bucket" / "out" / runs.CHECKPOINTS)
+    saved = checkpoints.load(buckets / "bucket" / "out" / runs_folder.CHECKPOINTS)
     assert saved.step in (3, 9) and (saved.tensors["a"] == saved.step).all()
 
 
@@ -334,12 +335,12 @@ def test_another_container_continues_what_was_uploaded(buckets, monkeypatch, tmp
     arguments = options(train="obs://bucket/out")
     with job(arguments):
         assert arguments.resume
-        assert checkpoints.load(Path(arguments.output_dir) / runs.CHECKPOINTS).step == 5
+        assert checkpoints.load(Path(arguments.output_dir) / runs_folder.CHECKPOINTS).step == 5
         write_output(arguments, 8)
     monkeypatch.setenv(modelarts.CACHE, str(tmp_path / "another"))
     arguments = options(train="obs://bucket/out")
     with job(arguments):
-        assert checkpoints.load(Path(arguments.output_dir) / runs.CHECKPOINTS).step == 8
+        assert checkpoints.load(Path(arguments.output_dir) / runs_folder.CHECKPOINTS).step == 8
 
 
 @pytest.mark.parametrize("here, there, expected", [(5, 5, 5), (9, 5, 9), (5, 9, 9)])
@@ -353,7 +354,9 @@ def test_the_same_container_takes_what_has_come_further(
     shutil.rmtree(buckets / "bucket" / "out")
     write_small_run(buckets / "bucket" / "out", there)
     with job(arguments := options(train="obs://bucket/out")):
-        assert checkpoints.load(Path(arguments.output_dir) / runs.CHECKPOINTS).step == expected
+        assert (
+            checkpoints.load(Path(arguments.output_dir) / runs_folder.CHECKPOINTS).step == expected
+        )
     assert files.calls["copy_parallel"] == (1 if there > here else 0)
 
 
@@ -376,10 +379,10 @@ def test_a_run_to_begin_with(buckets, monkeypatch, tmp_path, remote):
         arguments = options(train=str(tmp_path / "out"), checkpoint=url)
         with job(arguments):
             assert arguments.resume
-            assert checkpoints.load(tmp_path / "out" / runs.CHECKPOINTS).step == step
+            assert checkpoints.load(tmp_path / "out" / runs_folder.CHECKPOINTS).step == step
             if step == 5:
                 write_output(arguments, 8)
-    assert checkpoints.load(buckets / "bucket" / "earlier" / runs.CHECKPOINTS).step == 5
+    assert checkpoints.load(buckets / "bucket" / "earlier" / runs_folder.CHECKPOINTS).step == 5
     assert not (tmp_path / "out" / "link").exists()
 
 
@@ -399,7 +402,7 @@ def test_copying_a_run_that_broke_off_is_done_anew(buckets, monkeypatch, tmp_pat
             with job(options(train=str(tmp_path / "out"), checkpoint=str(source))):
                 pass
         except Failure:
-            assert not runs.is_run(tmp_path / "out")
+            assert not runs_folder.is_run(tmp_path / "out")
     assert content(tmp_path / "out") == content(source)
 
 
@@ -412,7 +415,7 @@ def test_a_checkpoint_url_without_a_run_is_refused(tmp_path):
 PREPARE = """
 import argparse, sys
 import fake_moxing
-from mindspore_cvae.modelarts import job
+from mindspore_cvae.runs.modelarts import job
 
 files = fake_moxing.FakeFiles(sys.argv[1])
 sys.modules["moxing"] = fake_moxing.FakeMoxing(files)
@@ -480,14 +483,14 @@ def test_a_job_that_is_told_to_end_is_finished_by_the_next(buckets, tmp_path):
     printed, _ = first.communicate(timeout=300)
     assert first.returncode == 143, printed
     assert "uploading" in printed and "files uploaded to obs://bucket/out" in printed
-    step = checkpoints.load(out / runs.CHECKPOINTS).step
+    step = checkpoints.load(out / runs_folder.CHECKPOINTS).step
     assert step > 0
 
     second = start(tmp_path, "second", f"train.max_steps={step + 3}", "train.epochs=100000")
     printed, _ = second.communicate(timeout=300)
     assert second.returncode == 0, printed
-    assert checkpoints.load(out / runs.CHECKPOINTS).step == step + 3
-    rows = [json.loads(line) for line in (out / runs.LOG).read_text().splitlines()]
+    assert checkpoints.load(out / runs_folder.CHECKPOINTS).step == step + 3
+    rows = [json.loads(line) for line in (out / runs_folder.LOG).read_text().splitlines()]
     assert [row["event"] for row in rows if row["event"] in ("start", "resume")] == [
         *("start", "resume"),
     ]

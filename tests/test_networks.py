@@ -11,9 +11,9 @@ import pytest
 import tiny
 from mindspore import Tensor, nn, ops
 
-from mindspore_cvae.building import build_model
-from mindspore_cvae.config import Model
-from mindspore_cvae.networks import (
+from mindspore_cvae.config.keys import Model
+from mindspore_cvae.model.building import build_model
+from mindspore_cvae.model.networks import (
     Critic,
     Decoder,
     Encoder,

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mindspore_cvae import ngram
+from mindspore_cvae.commands import ngram as commands_ngram
 from mindspore_cvae.errors import InputError, run_command
+from mindspore_cvae.evaluation import ngram
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -216,15 +217,16 @@ def test_program_that_writes_nothing_is_an_error(tmp_path, monkeypatch):
 @pytest.fixture
 def run_folder(tmp_path):
     """A run whose model is not needed: its texts are made up by the tests."""
-    from mindspore_cvae import config, runs
+    from mindspore_cvae.config import layers
+    from mindspore_cvae.runs import folder as runs_folder
 
     corpus, folder = tmp_path / "corpus", tmp_path / "run"
     corpus.mkdir()
-    (folder / runs.CHECKPOINTS).mkdir(parents=True)
+    (folder / runs_folder.CHECKPOINTS).mkdir(parents=True)
     for split, sentences in {**REAL, "valid": REAL["test"]}.items():
         (corpus / f"{split}.txt").write_text("\n".join(sentences))
-    config.load(None, [], data_dir=str(corpus)).save(folder / runs.CONFIG)
-    (folder / runs.VOCABULARY).write_text("".join(f"{word}\n" for word in VOCABULARY))
+    layers.load(None, [], data_dir=str(corpus)).save(folder / runs_folder.CONFIG)
+    (folder / runs_folder.VOCABULARY).write_text("".join(f"{word}\n" for word in VOCABULARY))
     return folder
 
 
@@ -239,8 +241,8 @@ def test_command_writes_both_protocols(kenlm_programs, run_folder, monkeypatch, 
         asked.append((n, decoding, seed, max_words))
         return [GENERATED[number % 4] for number in range(n)]
 
-    monkeypatch.setattr(ngram.ContrastiveVAE, "load", load)
-    ngram.main(["--run", str(run_folder), "--seed", "5", "--set", "eval.rows=5"])
+    monkeypatch.setattr(commands_ngram.ContrastiveVAE, "load", load)
+    commands_ngram.main(["--run", str(run_folder), "--seed", "5", "--set", "eval.rows=5"])
     # The longest training sentence has 4 words; the training split has 3 sentences.
     assert asked == [
         (1280, "greedy", 5, 80),
@@ -264,16 +266,16 @@ def test_command_writes_both_protocols(kenlm_programs, run_folder, monkeypatch, 
     # What was measured alike stays; what was measured otherwise does not.
     asked.clear()
     options = ["--run", str(run_folder), "--seed", "5", "--set", "eval.rows=5"]
-    ngram.main([*options, "--protocol", "sampled"])
+    commands_ngram.main([*options, "--protocol", "sampled"])
     assert len(asked) == 1
     again = json.loads((run_folder / "ngram.json").read_text())
     assert again["protocols"] == written["protocols"] and again["protocol"] == "sampled"
-    ngram.main([*options, "--protocol", "sampled", "--order", "3"])
+    commands_ngram.main([*options, "--protocol", "sampled", "--order", "3"])
     assert list(json.loads((run_folder / "ngram.json").read_text())["protocols"]) == ["sampled"]
 
 
 @pytest.mark.parametrize("options", [["--n", "0"], ["--order", "9"], ["--protocol", "best"], []])
 def test_bad_options_are_exit_code_2(options, tmp_path, capsys):
-    code = run_command(lambda: ngram.main(["--run", str(tmp_path / "none"), *options]))
+    code = run_command(lambda: commands_ngram.main(["--run", str(tmp_path / "none"), *options]))
     assert code == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -7,16 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mindspore_cvae.config import Model
-from mindspore_cvae.noise import (
-    STREAMS,
-    NoiseMaker,
-    generator,
-    normal,
-    random_bytes,
-    swap_neighbours,
-)
+from mindspore_cvae.common.randomness import STREAMS, generator, normal, random_bytes
+from mindspore_cvae.config.keys import Model
 from mindspore_cvae.systems import SYSTEMS
+from mindspore_cvae.training.noise import NoiseMaker, swap_neighbours
 
 PAD, START, END = 0, 2, 3
 SIZES = Model(embedding_size=5, hidden_size=7, latent_size=4, noise_size=3)

@@ -7,10 +7,10 @@ import sys
 import pytest
 from made_run import write_made_run
 
-from mindspore_cvae import outputs
+from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.files import write_atomically
-from mindspore_cvae.outputs import check_folder, check_output, write_output
+from mindspore_cvae.runs import outputs
+from mindspore_cvae.runs.outputs import check_folder, check_output, write_output
 
 
 def test_a_link_stays_and_its_target_is_written(tmp_path):
@@ -46,7 +46,7 @@ def test_a_device_is_written_into(monkeypatch):
 def test_an_open_descriptor_is_gone_on_with(tmp_path, name):
     (tmp_path / "link").symlink_to("/dev/stdout")
     program = (
-        "import sys; from mindspore_cvae.outputs import *; print('before', flush=True);"
+        "import sys; from mindspore_cvae.runs.outputs import *; print('before', flush=True);"
         "check_output(sys.argv[1]); write_output(sys.argv[1], 'words\\n')"
     )
     with open(tmp_path / "kept", "w") as file:

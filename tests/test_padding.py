@@ -9,13 +9,13 @@ import pytest
 import tiny
 from mindspore import Tensor
 
-from mindspore_cvae import audit
-from mindspore_cvae.building import build_model
-from mindspore_cvae.decoding import Decoding
-from mindspore_cvae.generation import SentenceDecoder, prior_codes
-from mindspore_cvae.networks import Decoder
-from mindspore_cvae.refinement import Descent
-from mindspore_cvae.scoring import Likelihood
+from mindspore_cvae.audit import graphs
+from mindspore_cvae.evaluation.scoring import Likelihood
+from mindspore_cvae.generation.decoding import SentenceDecoder, prior_codes
+from mindspore_cvae.generation.ways import Decoding
+from mindspore_cvae.model.building import build_model
+from mindspore_cvae.model.networks import Decoder
+from mindspore_cvae.model.refinement import Descent
 
 PADDED = replace(tiny.SIZES, vocabulary_multiple=16)
 """24 words become 32 columns, and 8 + 1 inputs become 16."""
@@ -113,7 +113,7 @@ def test_refinement_and_weights_of_importance_are_the_same_with_padding():
 
 @pytest.mark.parametrize("device, columns", [("CPU", 24), ("GPU", 24), ("Ascend", 32)])
 def test_a_device_has_logits_as_it_wants_them(device, columns):
-    with audit.pretended(device):
+    with graphs.pretended(device):
         decoder = build_model(tiny.COMBINATIONS["lstm_lm"], tiny.SIZES, 24, 0).decoder
     assert decoder.vocabulary_size + decoder.more_words == columns
     assert decoder.vocabulary_weight.shape == (24, 9)

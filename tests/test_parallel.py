@@ -16,8 +16,10 @@ import pytest
 import tiny
 from tiny_run import SENTENCES
 
-from mindspore_cvae import checkpoints, noise
+from mindspore_cvae.common import randomness
+from mindspore_cvae.runs import checkpoints
 from mindspore_cvae.systems import SYSTEMS
+from mindspore_cvae.training import noise
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPARED = ("cvae_plus_mi", "vae", "cvae", "lagging_vae", "sa_vae", "lstm_lm")
@@ -63,10 +65,10 @@ def test_a_rank_gets_its_part_of_the_noise_of_all(name, rank):
 
 def test_pieces_of_random_bytes():
     """Pieces at any position, of any length, that share Philox's blocks or skip some."""
-    whole = noise.random_bytes(noise.generator(1, "output", 2), 1000)
+    whole = randomness.random_bytes(randomness.generator(1, "output", 2), 1000)
     for length in (1, 7, 32, 45):
         starts = np.array([0, 50, 50 + length, 300, 333 + length, 900])
-        pieces = noise.bytes_between(noise.generator(1, "output", 2), starts, length)
+        pieces = randomness.bytes_between(randomness.generator(1, "output", 2), starts, length)
         for start, piece in zip(starts, pieces, strict=True):
             np.testing.assert_array_equal(piece, whole[start : start + length])
 
@@ -85,7 +87,7 @@ def start(folder: Path, corpus: Path, system: str, processes: int, *more) -> sub
     each = EACH * PROCESSES // processes
     command = [sys.executable, "train.py"]
     if processes > 1:
-        ranks = ("-m", "mindspore_cvae.ranks", "--processes", str(processes))
+        ranks = ("-m", "mindspore_cvae", "ranks", "--processes", str(processes))
         command = [sys.executable, *ranks, "--log_dir", folder / f"{system}-logs", "train.py"]
     run = folder / f"{system}-{processes}"
     options = ("--system", system, "--data_dir", corpus, "--output_dir", run, "--resume")

@@ -10,10 +10,10 @@ import pytest
 import tiny
 from mindspore import nn
 
-from mindspore_cvae.config import Model
-from mindspore_cvae.noise import NoiseMaker
-from mindspore_cvae.posteriors import POSTERIORS
+from mindspore_cvae.config.keys import Model
+from mindspore_cvae.model.posteriors import POSTERIORS
 from mindspore_cvae.systems import SYSTEMS
+from mindspore_cvae.training.noise import NoiseMaker
 
 HIDDEN, LATENT, NOISE = 5, 4, 3
 SIZES = {

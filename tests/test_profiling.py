@@ -7,8 +7,9 @@ import csv
 import pytest
 from tiny_run import SIZES, write_corpus
 
-from mindspore_cvae import profiling, runs
-from mindspore_cvae.cli import train_main
+from mindspore_cvae.commands.train import train_main
+from mindspore_cvae.runs import folder
+from mindspore_cvae.training import profiling
 
 
 def test_ten_steps_are_profiled(tmp_path):
@@ -20,7 +21,7 @@ def test_ten_steps_are_profiled(tmp_path):
     options += ("train.report=false", "eval.valid_samples=1")
     arguments = ["--system", "vae", "--data_dir", str(data), "--output_dir", str(run)]
     assert train_main([*arguments, "--profile", "--set", *options]) == 0
-    (table,) = (run / runs.PROFILE).rglob("cpu_op_type_info_0.csv")
+    (table,) = (run / folder.PROFILE).rglob("cpu_op_type_info_0.csv")
     with table.open(newline="", encoding="utf-8") as file:
         times = {row["op_type"]: int(row["type_occurrences"]) for row in csv.DictReader(file)}
     # Encoder and decoder, once a step.

@@ -8,7 +8,7 @@ import sys
 import pytest
 import tqdm.std
 
-from mindspore_cvae.progress import progress
+from mindspore_cvae.common.progress import progress
 
 
 class Terminal(io.StringIO):

@@ -35,7 +35,7 @@ def start(tmp_path):
         if table:
             (tmp_path / "table.json").touch()
             environment.setdefault("RANK_TABLE_FILE", str(tmp_path / "table.json"))
-        command = [sys.executable, "-m", "mindspore_cvae.ranks", "--processes", str(count)]
+        command = [sys.executable, "-m", "mindspore_cvae", "ranks", "--processes", str(count)]
         jobs.append(
             subprocess.Popen(
                 [*command, "--log_dir", "logs", script, "--seed", "1"],

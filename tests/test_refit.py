@@ -7,19 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mindspore_cvae import bounds, devices
-from mindspore_cvae.bounds import GaussianPosterior
 from mindspore_cvae.data.corpus import Split
+from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.evaluation import evaluate
-from mindspore_cvae.refit import refitted_kl
+from mindspore_cvae.evaluation import bounds
+from mindspore_cvae.evaluation.bounds import GaussianPosterior
+from mindspore_cvae.evaluation.fresh_critics import refitted_kl
+from mindspore_cvae.evaluation.metrics import evaluate
 
 SIZES = SimpleNamespace(critic_size=48, critic_layers=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def graph_mode():
-    devices.choose("CPU")
+    choosing.choose("CPU")
 
 
 @pytest.fixture(scope="module", params=[0.9, 0.05])

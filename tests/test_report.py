@@ -15,14 +15,17 @@ from browser import Browser, find_browser
 from made_run import TEST, write_made_run
 from tiny_run import SENTENCES, write_run
 
-from mindspore_cvae import cli, config, grammar, report, runs
-from mindspore_cvae.data import load_corpus
+from mindspore_cvae.commands import report, train
+from mindspore_cvae.config import layers
+from mindspore_cvae.data import grammar
+from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.data.vocabulary import UNKNOWN
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.explanations import METRICS
-from mindspore_cvae.page import element, joined, table
-from mindspore_cvae.report import render, write_report, write_report_or_warn
-from mindspore_cvae.specimens import (
+from mindspore_cvae.report import sections
+from mindspore_cvae.report.explanations import METRICS
+from mindspore_cvae.report.page import element, joined, table
+from mindspore_cvae.report.sections import render, write_report, write_report_or_warn
+from mindspore_cvae.report.specimens import (
     Groups,
     Specimens,
     length_groups,
@@ -30,6 +33,7 @@ from mindspore_cvae.specimens import (
     principal_components,
     spread,
 )
+from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.systems import SYSTEMS
 
 HOSTILE = (
@@ -88,7 +92,7 @@ def specimens(texts=SENTENCES, absent=None):
 
 
 def rendered(folder, made=None):
-    return render(folder, runs.read_config(folder), specimens() if made is None else made)
+    return render(folder, runs_folder.read_config(folder), specimens() if made is None else made)
 
 
 @pytest.fixture
@@ -115,7 +119,7 @@ def test_a_page_needs_nothing_else(made):
     assert not {"script", "img", "link", "iframe", "object", "embed", "base"} & set(page.tags)
     assert not [name for name, _ in page.pairs if name.startswith("on") or name == "src"]
     assert all(value.startswith("#") for value in page.values("href"))
-    style = report.document("", "").partition("<style>")[2]
+    style = sections.document("", "").partition("<style>")[2]
     assert "url(" not in style and "@import" not in style
     assert "default-src 'none'" in " ".join(page.values("content"))
 
@@ -178,7 +182,7 @@ def test_what_is_absent_is_said(made):
     assert page.text.count(reason) == 3 and "a sample" in page.text
     page = Page(rendered(made, "The model could not be read (checkpoints is empty)."))
     assert page.text.count("could not be read") == 4
-    (made / runs.LOG).write_text("")
+    (made / runs_folder.LOG).write_text("")
     page = Page(rendered(made))
     assert "no curves" in page.text and "No training step" in page.text
 
@@ -192,9 +196,9 @@ def test_no_text_becomes_markup(tmp_path):
         {"event": "valid", "epoch": 1, "kl": HOSTILE[0], "rec": 3.0, "best": HOSTILE[1]},
         {"event": "end", "reason": HOSTILE[2]},
     ]
-    with open(folder / runs.LOG, "a") as log:
-        log.write("".join(runs.json.dumps(row) + "\n" for row in rows))
-    runs.write_metrics(folder, "test", {**TEST, "kl": HOSTILE[0], "tokens": HOSTILE[1]})
+    with open(folder / runs_folder.LOG, "a") as log:
+        log.write("".join(runs_folder.json.dumps(row) + "\n" for row in rows))
+    runs_folder.write_metrics(folder, "test", {**TEST, "kl": HOSTILE[0], "tokens": HOSTILE[1]})
     page = Page(rendered(folder, specimens([*HOSTILE, "a b", "c d", "e f"])))
     assert set(page.tags) == set(plain.tags), "no element that a harmless run does not have"
     names = {name for name, _ in plain.pairs}
@@ -219,7 +223,7 @@ def test_any_log_has_a_page(made):
         '{"event": "end", "reason": null}',
         '{"event": "st',
     ]
-    (made / runs.LOG).write_text("\n".join(rows))
+    (made / runs_folder.LOG).write_text("\n".join(rows))
     (made / "metrics-test.json").write_text("[]")
     (made / "metrics-valid.json").write_text('{"kl": null, "ppl": true, "au": 1e999}')
     (made / "ngram.json").write_text('{"protocols": {"released": 3, "x": {"forward_ppl": {}}}}')
@@ -233,7 +237,7 @@ def test_huge_words_are_cut(made):
 
 def test_ngram_numbers_are_shown(made):
     result = {"forward_ppl": 123.4, "reverse_ppl_test": 567.8, "reverse_ppl_train": 555.5}
-    (made / "ngram.json").write_text(runs.json.dumps({"protocols": {"released": result}}))
+    (made / "ngram.json").write_text(runs_folder.json.dumps({"protocols": {"released": result}}))
     page = Page(rendered(made))
     assert "released" in page.text and "123.40" in page.text and "567.80" in page.text
 
@@ -290,7 +294,7 @@ class NoModel:
     """What specimens ask of a model, answered without one."""
 
     def __init__(self, system, vocabulary):
-        self.config = config.load(None, system=system)
+        self.config = layers.load(None, system=system)
         self.vocabulary, self.step = vocabulary, 7
 
     def sample(self, count):
@@ -311,7 +315,7 @@ def embedded():
     few = {"train": 100, "valid": 1200, "test": 10}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grammar, "generate", functools.partial(grammar.generate, counts=few))
-        return load_corpus(config.load(None).data)
+        return load_corpus(layers.load(None).data)
 
 
 def test_specimens_of_the_embedded_corpus(embedded):
@@ -379,8 +383,8 @@ def test_bad_input_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(InputError, match="does not exist: give the --output_dir"):
         report.main(["--run", str(tmp_path / "none")])
     done = subprocess.run(
-        [sys.executable, "-m", "mindspore_cvae.report", "--run", str(tmp_path)],
-        cwd=Path(report.__file__).parents[1],
+        [sys.executable, "-m", "mindspore_cvae", "report", "--run", str(tmp_path)],
+        cwd=Path(sections.__file__).parents[2],
         capture_output=True,
         text=True,
     )
@@ -397,7 +401,7 @@ def test_no_failure_of_the_report_fails_a_training(made, monkeypatch, capsys, er
         raise error
 
     before = {path.name: path.read_bytes() for path in made.iterdir() if path.is_file()}
-    monkeypatch.setattr(report, "render", fail)
+    monkeypatch.setattr(sections, "render", fail)
     assert not write_report_or_warn(made)
     told = capsys.readouterr()
     lines = [line for line in told.err.splitlines() if "its report" in line]
@@ -411,16 +415,17 @@ def test_no_failure_of_the_report_fails_a_training(made, monkeypatch, capsys, er
     [("epochs", True, 1), ("epochs", False, 0), ("SIGTERM", True, 0)],
 )
 def test_training_writes_it_at_its_end(tmp_path, monkeypatch, reason, wanted, expected):
-    from mindspore_cvae import devices, trainer
+    from mindspore_cvae.devices import choosing
+    from mindspore_cvae.training import trainer
 
     asked = []
     monkeypatch.setattr(trainer, "train", lambda *arguments, **options: reason)
-    monkeypatch.setattr(report, "write_report_or_warn", asked.append)
-    monkeypatch.setattr(devices, "choose", lambda *arguments: "CPU")
-    monkeypatch.setattr(cli, "corpus_of_run", lambda *arguments: None)
-    monkeypatch.setattr(cli, "_summary", lambda corpus: [])
+    monkeypatch.setattr(sections, "write_report_or_warn", asked.append)
+    monkeypatch.setattr(choosing, "choose", lambda *arguments: "CPU")
+    monkeypatch.setattr(train, "corpus_of_run", lambda *arguments: None)
+    monkeypatch.setattr(train, "_summary", lambda corpus: [])
     pairs = ["--set", f"train.report={str(wanted).lower()}"]
-    code = cli.train_main(["--output_dir", str(tmp_path / "run"), *pairs])
+    code = train.train_main(["--output_dir", str(tmp_path / "run"), *pairs])
     assert code == (143 if reason == "SIGTERM" else 0)
     assert asked == [tmp_path / "run"] * expected
 
@@ -429,7 +434,7 @@ def test_a_run_from_before_the_key_has_a_report(made):
     text = (made / "config.yaml").read_text()
     assert "  report: true\n" in text
     (made / "config.yaml").write_text(text.replace("  report: true\n", ""))
-    assert config.read_saved(made / "config.yaml").train.report
+    assert layers.read_saved(made / "config.yaml").train.report
 
 
 VISIBLE = """

@@ -17,25 +17,30 @@ import pytest
 from made_run import SECONDS_PER_EPOCH, TEST, write_made_run
 from tiny_run import SENTENCES, write_corpus
 
-from mindspore_cvae import cli, config, generate, progression, reproduce, results, runs, toy
-from mindspore_cvae.collecting import collect, negative_epochs, shown, summary
+from mindspore_cvae.commands import evaluate, generate, reproduce, toy, train
+from mindspore_cvae.commands.reproduce import reproduce_main
+from mindspore_cvae.config import layers
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.experiments import EXHIBITS, METRICS, Column
-from mindspore_cvae.ngram import find_program
-from mindspore_cvae.plots import plot
-from mindspore_cvae.progression import Rates, seconds_of_epoch, training_of
-from mindspore_cvae.reproduce import (
+from mindspore_cvae.evaluation.ngram import find_program
+from mindspore_cvae.reproduction import jobs as reproduction_jobs
+from mindspore_cvae.reproduction import running
+from mindspore_cvae.reproduction import stages as reproduction_stages
+from mindspore_cvae.reproduction.collecting import collect, negative_epochs, shown, summary
+from mindspore_cvae.reproduction.jobs import Rates, seconds_of_epoch, training_of
+from mindspore_cvae.reproduction.markdown import markdown
+from mindspore_cvae.reproduction.paper import EXHIBITS, METRICS, Column
+from mindspore_cvae.reproduction.pictures import plot
+from mindspore_cvae.reproduction.running import (
     COMMANDS,
     Stopped,
     dry_run,
     duration,
     plan,
-    reproduce_main,
     run_stage,
     unique,
 )
-from mindspore_cvae.results import KINDS, Stage, Wanted
-from mindspore_cvae.tables import markdown
+from mindspore_cvae.reproduction.stages import KINDS, Stage, Wanted
+from mindspore_cvae.runs import folder as runs_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 MADE = ("train.epochs=4",)
@@ -58,7 +63,7 @@ def planned(name, folder, *argv):
 
 def collected(name, folder, *argv):
     exhibit, jobs, chosen = planned(name, folder, *argv)
-    return collect(exhibit, jobs, reproduce._settings(exhibit, jobs, chosen)), exhibit
+    return collect(exhibit, jobs, running.common_settings(exhibit, jobs, chosen)), exhibit
 
 
 def make(folder, job, **changes):
@@ -70,7 +75,7 @@ def make(folder, job, **changes):
 
 def write_perplexities(job, **changes):
     """Those of a run, as ``ngram`` leaves them."""
-    made = {"n": None, "order": 5, "seed": 0, "step": results.best_step(job.folder)}
+    made = {"n": None, "order": 5, "seed": 0, "step": reproduction_stages.best_step(job.folder)}
     made |= {"data_dir": job.config.data.dir, **changes}
     released = {"forward_ppl": 700.0, "reverse_ppl": 2600.0, **made}
     sampled = {"forward_ppl": 300.0, "reverse_ppl_test": 250.0, "train_to_test_ppl": 170.0, **made}
@@ -245,26 +250,26 @@ def job(tmp_path):
 
 
 def test_how_far_a_training_is(job, tmp_path):
-    assert training_of(job) == progression.Training(False, False, 0, 0.0)
+    assert training_of(job) == reproduction_jobs.Training(False, False, 0, 0.0)
     make(tmp_path, job, epochs=2, ended=False)
-    assert training_of(job) == progression.Training(True, False, 2, 0.5)
+    assert training_of(job) == reproduction_jobs.Training(True, False, 2, 0.5)
 
 
 def test_a_training_that_ended(job, tmp_path):
     make(tmp_path, job)
-    assert training_of(job) == progression.Training(True, True, 4, 1.0)
+    assert training_of(job) == reproduction_jobs.Training(True, True, 4, 1.0)
     _, jobs, chosen = planned("table-7", tmp_path)
     chosen.overrides = ["train.epochs=8"]
     longer = unique(plan(EXHIBITS["table-7"], chosen))[1]
-    assert training_of(longer) == progression.Training(True, False, 4, 0.5)
+    assert training_of(longer) == reproduction_jobs.Training(True, False, 4, 0.5)
 
 
 def test_an_interrupted_training_is_not_complete(job, tmp_path):
     make(tmp_path, job, ended=False)
-    with open(job.folder / runs.LOG, "a") as log:
+    with open(job.folder / runs_folder.LOG, "a") as log:
         log.write('{"event": "end", "step": 80, "reason": "SIGTERM"}\n')
     assert not training_of(job).is_complete
-    with open(job.folder / runs.LOG, "a") as log:
+    with open(job.folder / runs_folder.LOG, "a") as log:
         log.write('{"event": "resume", "step": 80}\n{"event": "end", "reason": "epochs"}\n')
     assert training_of(job).is_complete
 
@@ -285,9 +290,9 @@ def test_a_run_with_other_settings_is_refused(job, tmp_path, setting, told):
 
 def test_results_that_are_older_than_the_best_checkpoint_do_not_count(job, tmp_path):
     make(tmp_path, job)
-    assert results.test_metrics(job)["ppl"] == TEST["ppl"]
+    assert reproduction_stages.test_metrics(job)["ppl"] == TEST["ppl"]
     assert KINDS["metrics"].is_there(job, Wanted())
-    with open(job.folder / runs.LOG, "a") as log:
+    with open(job.folder / runs_folder.LOG, "a") as log:
         log.write('{"event": "valid", "step": 100, "epoch": 5, "best": true}\n')
     assert not KINDS["metrics"].is_there(job, Wanted())
     for kind, write in (("ngram", write_perplexities), ("interpolation", write_interpolation)):
@@ -307,7 +312,7 @@ def test_results_of_other_sentences_or_draws_do_not_count(tmp_path):
     (job,) = unique(jobs)
     make(tmp_path, job)
     assert KINDS["metrics"].is_there(job, Wanted())
-    own = runs.read_metrics(job.folder, "metrics-test.json")
+    own = runs_folder.read_metrics(job.folder, "metrics-test.json")
     for changed in (
         {"max_sentences": 500},
         {"samples": 16},
@@ -318,7 +323,7 @@ def test_results_of_other_sentences_or_draws_do_not_count(tmp_path):
         (job.folder / "metrics-test.json").write_text(json.dumps(own | changed))
         assert not KINDS["metrics"].is_there(job, Wanted())
         assert "trained, not evaluated" in collected(*arguments)[0]["unfinished"][0]
-    stage = KINDS["metrics"].stage(job, reproduce._wanted(chosen))
+    stage = KINDS["metrics"].stage(job, running._wanted(chosen))
     assert stage.arguments[-3:] == ("--set", "eval.samples=128", "eval.max_sentences=null")
 
 
@@ -334,11 +339,11 @@ def test_perplexities_that_were_made_otherwise_do_not_count(tmp_path):
         assert not KINDS["ngram"].is_there(job, Wanted()), changed
     write_perplexities(job)
     assert KINDS["ngram"].is_there(job, Wanted())
-    document = runs.read_metrics(job.folder, "ngram.json")
+    document = runs_folder.read_metrics(job.folder, "ngram.json")
     del document["protocols"]["released"]
     (job.folder / "ngram.json").write_text(json.dumps(document))
     assert not KINDS["ngram"].is_there(job, Wanted()), "one protocol is half of a row"
-    settings = reproduce._settings(exhibit, jobs, chosen)
+    settings = running.common_settings(exhibit, jobs, chosen)
     assert not settings["is_comparable"] and "--generated 50" in settings["trained_on"]
 
 
@@ -362,7 +367,7 @@ def test_a_dry_run_counts_by_like_runs(tmp_path):
     assert told[-1].startswith("training left: 3 runs of which no like one")
     vae = unique(jobs)[0]
     make(tmp_path, vae, epochs=1, ended=False, test=None)
-    seconds = seconds_of_epoch(runs.read_log(vae.folder))
+    seconds = seconds_of_epoch(runs_folder.read_log(vae.folder))
     told = dry_run(exhibit, jobs, chosen)
     assert told[0] == (
         f"quickstart-vae-0: train from 25%, about {duration(3 * seconds)}; evaluation"
@@ -389,7 +394,7 @@ def test_a_dry_run_of_the_toy(tmp_path):
     make_toy(unique(jobs)[1], iterations=100, iterations_to_99=None)
     (unique(jobs)[1].folder / "checkpoints").mkdir()
     (unique(jobs)[1].folder / "checkpoints" / "step-00020000.json").write_text("")
-    assert training_of(unique(jobs)[1]) == progression.Training(True, False, 0, 0.25)
+    assert training_of(unique(jobs)[1]) == reproduction_jobs.Training(True, False, 0, 0.25)
     # What was separated early, and was not trained further, may fall apart yet.
     make_toy(unique(jobs)[2], iterations=8000, iterations_to_99=3000)
     told = dry_run(exhibit, jobs, chosen)
@@ -514,7 +519,7 @@ def test_curves_by_epoch_begin_before_training(tmp_path):
     ivae = unique(jobs)[0]
     make(tmp_path, ivae)
     make(tmp_path, next(j for j in unique(jobs) if j.run == ivae.run and j.seed == 2))
-    with open(ivae.folder / runs.LOG, "a") as log:
+    with open(ivae.folder / runs_folder.LOG, "a") as log:
         row = {"event": "valid", "step": 80, "epoch": 4, "kl": -500.0, "mi": -3.0}
         log.write(json.dumps(row) + "\n")
     document, _ = collected("figure-3", tmp_path, "--seeds", "0", "2")
@@ -569,21 +574,21 @@ class Worker:
         if stage.command == "train.py":
             make(self.folder, job, test=None)
         elif stage.command == "eval.py":
-            metrics = {**TEST, "step": results.best_step(job.folder)}
+            metrics = {**TEST, "step": reproduction_stages.best_step(job.folder)}
             metrics |= {"split": "test", "system": job.run.system, "checkpoint": "best"}
-            runs.write_metrics(job.folder, "test", metrics)
+            runs_folder.write_metrics(job.folder, "test", metrics)
         return 0
 
     @staticmethod
     def flag(stage):
-        return "--output_dir" if stage.command in ("train.py", "toy.py") else "--run"
+        return "--output_dir" if stage.command in ("train.py", "-m mindspore_cvae toy") else "--run"
 
 
 @pytest.fixture
 def worker(tmp_path, monkeypatch):
     exhibit, jobs, _ = planned("table-7", tmp_path, "--seeds", "0", "1")
     worker = Worker(tmp_path, exhibit, jobs)
-    monkeypatch.setattr(reproduce, "run_stage", worker)
+    monkeypatch.setattr(running, "run_stage", worker)
     return worker
 
 
@@ -625,7 +630,7 @@ def test_other_draws_are_evaluated_again(worker, tmp_path):
 def test_what_was_begun_goes_on(worker, tmp_path):
     job = worker.jobs[str(tmp_path / "quickstart-cvae_plus_mi-0")]
     make(tmp_path, job, epochs=2, ended=False, test=None)
-    stage = reproduce.training_stage(job, options(tmp_path, "--table", "7"))
+    stage = running.training_stage(job, options(tmp_path, "--table", "7"))
     assert "--resume" in stage.arguments
     assert stage.arguments[stage.arguments.index("--set") + 1 :] == (
         "eval.before_training=true",
@@ -670,9 +675,9 @@ def test_two_sentences_of_the_test_split(tmp_path):
     made = write_made_run(job.folder, job.run.system, *MADE, f"data.dir={corpus}")
     words = {word for sentence in SENTENCES for word in sentence.split()}
     (made / "vocab.txt").write_text("\n".join(["<pad>", "<unk>", "<s>", "</s>", *sorted(words)]))
-    first, last = results.pair_of(job)
+    first, last = reproduction_stages.pair_of(job)
     assert first in SENTENCES and last in SENTENCES and first != last
-    stage = KINDS["interpolation"].stage(job, reproduce._wanted(chosen))
+    stage = KINDS["interpolation"].stage(job, running._wanted(chosen))
     assert stage.command == "generate.py" and stage.arguments[0] == "interpolate"
 
 
@@ -680,24 +685,24 @@ def test_two_sentences_of_the_test_split(tmp_path):
 def test_the_commands_take_the_arguments_of_their_stages(name, tmp_path):
     exhibit, jobs, chosen = planned(name, tmp_path, "--generated", "9")
     for job in unique(jobs):
-        stages = [reproduce.training_stage(job, chosen)]
-        stages.append(KINDS[exhibit.kind].stage(job, reproduce._wanted(chosen)))
+        stages = [running.training_stage(job, chosen)]
+        stages.append(KINDS[exhibit.kind].stage(job, running._wanted(chosen)))
         for stage in filter(None, stages):
             assert stage.command in COMMANDS
             if stage.command == "train.py":
-                parsed = cli._train_parser().parse_args(stage.arguments)
+                parsed = train._train_parser().parse_args(stage.arguments)
                 assert Path(parsed.output_dir) == job.folder and parsed.resume
-                made = config.load(
+                made = layers.load(
                     parsed.config, parsed.overrides, system=parsed.system, seed=parsed.seed
                 )
                 assert made == job.config
             elif stage.command == "eval.py":
-                parsed = cli._eval_parser().parse_args(stage.arguments)
+                parsed = evaluate._eval_parser().parse_args(stage.arguments)
                 assert Path(parsed.run) == job.folder and parsed.iw_samples == TEST["iw_samples"]
             elif stage.command == "generate.py":
                 parsed = generate._parser().parse_args(stage.arguments)
                 assert Path(parsed.run) == job.folder and parsed.action == "interpolate"
-            elif stage.command == "toy.py":
+            elif stage.command == "-m mindspore_cvae toy":
                 parsed = toy._parser().parse_args(stage.arguments)
                 assert parsed.output_dir == job.folder and parsed.iterations == 80_000
                 assert (parsed.system, parsed.categories) == (job.run.system, job.run.categories)
@@ -705,9 +710,9 @@ def test_the_commands_take_the_arguments_of_their_stages(name, tmp_path):
 
 def test_a_stage_runs_in_a_process_of_its_own(capfd):
     assert run_stage(Stage("", "train.py", ("--help",)), None) == 0
-    assert "usage: train" in capfd.readouterr().out
+    assert "usage: mindspore-cvae train" in capfd.readouterr().out
     assert run_stage(Stage("", "eval.py", ("--run", "nowhere")), None) == 2
-    assert run_stage(Stage("", "-m mindspore_cvae.ngram", ("--run", "nowhere")), None) == 2
+    assert run_stage(Stage("", "-m mindspore_cvae ngram", ("--run", "nowhere")), None) == 2
 
 
 def test_a_deadline_ends_a_stage(monkeypatch):
@@ -724,8 +729,8 @@ def test_sigterm_reaches_the_stage(tmp_path):
     """The command passes the signal on and ends with its number; the stage ends first."""
     program = (
         "import sys\n"
-        "from mindspore_cvae import reproduce\n"
-        "reproduce.COMMANDS['train.py'] = 'signal:pause'\n"
+        "from mindspore_cvae.reproduction import running\n"
+        "running.COMMANDS['train.py'] = 'signal:pause'\n"
         "sys.exit(reproduce.reproduce_main(sys.argv[1:]))\n"
     )
     process = subprocess.Popen(
@@ -749,7 +754,7 @@ def test_sigterm_reaches_the_stage(tmp_path):
 
 def test_the_command_answers_without_mindspore():
     check = (
-        "import sys, mindspore_cvae.reproduce\n"
+        "import sys, mindspore_cvae.reproduction.running\n"
         "print([m for m in sys.modules if m in ('mindspore', 'matplotlib')])"
     )
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
@@ -772,10 +777,10 @@ def test_settings_say_what_was_trained(tmp_path):
     assert not document["settings"]["is_comparable"]
     plain = reproduce._parser().parse_args(["--table", "1", "--set", "device_target=CPU"])
     exhibit = EXHIBITS["table-1"]
-    settings = reproduce._settings(exhibit, plan(exhibit, plain), plain)
+    settings = running.common_settings(exhibit, plan(exhibit, plain), plain)
     assert settings["is_comparable"]
     assert settings["trained_on"].startswith("configuration ptb on data/ptb")
-    assert config.load("ptb").data.dir == "data/ptb"
+    assert layers.load("ptb").data.dir == "data/ptb"
 
 
 @pytest.mark.parametrize(("sentences", "is_comparable"), [(42_068, True), (640, False)])
@@ -786,8 +791,8 @@ def test_numbers_of_another_corpus_are_marked(tmp_path, sentences, is_comparable
     folder = unique(jobs)[0].folder
     folder.mkdir()
     start = {"event": "start", "splits": {"train": {"sentences": sentences}}}
-    (folder / runs.LOG).write_text(json.dumps(start) + "\n")
-    settings = reproduce._settings(EXHIBITS["table-7"], jobs, chosen)
+    (folder / runs_folder.LOG).write_text(json.dumps(start) + "\n")
+    settings = running.common_settings(EXHIBITS["table-7"], jobs, chosen)
     assert settings["is_comparable"] is is_comparable
 
 
@@ -887,11 +892,11 @@ def test_a_budget_stops_a_training_that_then_goes_on(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "the budget of 1.5 minutes is used up" in told
     assert "not finished: quickstart-vae-0: trained to" in told
-    rows = runs.read_log(tmp_path / "quickstart-vae-0")
+    rows = runs_folder.read_log(tmp_path / "quickstart-vae-0")
     assert rows[-1]["event"] == "end" and rows[-1]["reason"] == "SIGTERM"
     steps = rows[-1]["step"]
     assert reproduce_main([*argv[:-1], longer[-1], f"train.max_steps={steps + 2}"]) == 0
-    rows = runs.read_log(tmp_path / "quickstart-vae-0")
+    rows = runs_folder.read_log(tmp_path / "quickstart-vae-0")
     assert rows[-1]["reason"] == "max_steps" and rows[-1]["step"] == steps + 2
     document = json.loads((tmp_path / "table-1.json").read_text())
     assert document["rows"][0]["ours"]["ppl"]

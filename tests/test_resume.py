@@ -31,10 +31,13 @@ from interruptions import (
 )
 from mindspore import Tensor
 
-from mindspore_cvae import checkpoints, runs, steps, trainer
-from mindspore_cvae.cli import train_main
+from mindspore_cvae.commands.train import train_main
 from mindspore_cvae.data.batches import EpochPlan
-from mindspore_cvae.noise import NoiseMaker
+from mindspore_cvae.runs import checkpoints
+from mindspore_cvae.runs import folder as runs_folder
+from mindspore_cvae.training import trainer
+from mindspore_cvae.training.noise import NoiseMaker
+from mindspore_cvae.training.steps import aggressive
 
 TESTS = Path(__file__).resolve().parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS.parent), "GLOG_v": "3"}
@@ -98,7 +101,7 @@ def resumed(argv: list[str], folder: Path) -> dict:
 
 
 def logged(folder: Path, event: str) -> list[dict]:
-    lines = (folder / runs.LOG).read_text().splitlines()
+    lines = (folder / runs_folder.LOG).read_text().splitlines()
     return [row for row in map(json.loads, lines) if row["event"] == event]
 
 
@@ -214,7 +217,7 @@ def test_a_lost_state_of_the_aggressive_step_is_seen(whole, data, tmp_path):
     argv = kill(tmp_path / "run", data, system, IN_EPOCH_4)
     state = json.loads((tmp_path / "run/checkpoints/step-00000010.json").read_text())["state"]
     assert state["step_state"]["aggressive"] is False
-    with mock.patch.object(steps.AggressiveStep, "load_state", lambda self, state: None):
+    with mock.patch.object(aggressive.AggressiveStep, "load_state", lambda self, state: None):
         assert resumed(argv, tmp_path / "run") != expected
 
 
@@ -363,7 +366,7 @@ def test_a_forced_learning_rate_is_taken(data, tmp_path):
     argv = [*kill(folder, data, ANY_SYSTEM, "step 5"), "--force", "--set"]
 
     def rates() -> dict[str, float]:
-        tensors = checkpoints.load(folder / runs.CHECKPOINTS).tensors
+        tensors = checkpoints.load(folder / runs_folder.CHECKPOINTS).tensors
         return {name: float(value) for name, value in tensors.items() if "learning_rate" in name}
 
     before = rates()
@@ -457,7 +460,7 @@ def test_a_second_signal_ends_the_process_at_once(whole, data, tmp_path):
 
 def trains(folder: Path, begun: str) -> bool:
     """Whether the log has a step behind the row that begins it."""
-    log = folder / runs.LOG
+    log = folder / runs_folder.LOG
     events = (
         [json.loads(row)["event"] for row in log.read_text().splitlines()] if log.exists() else []
     )
@@ -548,7 +551,7 @@ def test_processes_killed_at_random(whole, data, tmp_path, system):
             env=ENVIRONMENT,
         )
         # Until it trains, and a moment longer.
-        log = folder / runs.LOG
+        log = folder / runs_folder.LOG
         before = log.stat().st_mtime_ns if log.exists() else 0
         while process.poll() is None and (log.stat().st_mtime_ns if log.exists() else 0) == before:
             time.sleep(0.01)

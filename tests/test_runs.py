@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindspore_cvae import runs
-from mindspore_cvae.config import Config, load
-from mindspore_cvae.data import Vocabulary
+from mindspore_cvae.common.files import write_atomically
+from mindspore_cvae.config.keys import Config
+from mindspore_cvae.config.layers import load
+from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.files import write_atomically
-from mindspore_cvae.runs import Log, Run, check, is_run, read_config
+from mindspore_cvae.runs import folder as runs_folder
+from mindspore_cvae.runs import lock
+from mindspore_cvae.runs.folder import Log, Run, check, is_run, read_config
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = Vocabulary(["<pad>", "<unk>", "<s>", "</s>", "word"])
@@ -132,13 +134,13 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 
 
 def test_a_run_that_began_while_this_one_asked_for_the_lock_is_refused(tmp_path, monkeypatch):
-    class LateLock(runs.Lock):
+    class LateLock(lock.Lock):
         def __init__(self, path):
             monkeypatch.undo()
             make_run(path.parent)
             super().__init__(path)
 
-    monkeypatch.setattr(runs, "Lock", LateLock)
+    monkeypatch.setattr(runs_folder, "Lock", LateLock)
     with pytest.raises(InputError, match="already a run"):
         Run(tmp_path / "run")
     with Run(tmp_path / "run", resume=True):
@@ -147,7 +149,7 @@ def test_a_run_that_began_while_this_one_asked_for_the_lock_is_refused(tmp_path,
 
 HOLD = """
 import multiprocessing, os, sys, time
-from mindspore_cvae.runs import Run
+from mindspore_cvae.runs.folder import Run
 run = Run(sys.argv[1], resume=True)
 worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
 worker.start()
@@ -179,7 +181,7 @@ def test_a_killed_process_does_not_hold_the_lock_even_if_its_worker_lives(tmp_pa
 KILLED_WHILE_OVERWRITING = """
 import os, signal, sys
 from pathlib import Path
-from mindspore_cvae.runs import Run
+from mindspore_cvae.runs.folder import Run
 left, unlink = [int(sys.argv[2])], Path.unlink
 def counted(self, *arguments, **options):
     left[0] -= 1
@@ -274,7 +276,7 @@ def test_a_log_on_a_full_disk_says_so_and_can_be_resumed(tmp_path, full_disk):
 
 def test_metrics_are_plain_json(tmp_path):
     metrics = {"kl": np.float32(2.5), "au": np.int64(3), "mi": math.inf, "list": np.arange(2)}
-    path = runs.write_metrics(tmp_path, "test", metrics)
+    path = runs_folder.write_metrics(tmp_path, "test", metrics)
     assert path == tmp_path / "metrics-test.json"
     assert json.loads(path.read_text()) == {"kl": 2.5, "au": 3, "mi": None, "list": [0, 1]}
 
@@ -286,10 +288,12 @@ READ = {
 
 
 def test_an_evaluation_adds_its_columns_to_those_of_an_equal_one(tmp_path, capsys):
-    runs.write_metrics(tmp_path, "test", {**READ, "kl": 1.0, "iw_nll": 3.0, "iw_samples": 128})
-    runs.write_metrics(tmp_path, "test", {**READ, "kl": 1.0, "kl_refit": 0.5})
+    runs_folder.write_metrics(
+        tmp_path, "test", {**READ, "kl": 1.0, "iw_nll": 3.0, "iw_samples": 128}
+    )
+    runs_folder.write_metrics(tmp_path, "test", {**READ, "kl": 1.0, "kl_refit": 0.5})
     expected = {**READ, "kl": 1.0, "iw_nll": 3.0, "iw_samples": 128, "kl_refit": 0.5}
-    assert runs.read_metrics(tmp_path, "metrics-test.json") == expected
+    assert runs_folder.read_metrics(tmp_path, "metrics-test.json") == expected
     assert capsys.readouterr().err == ""
 
 
@@ -297,20 +301,20 @@ def test_an_evaluation_adds_its_columns_to_those_of_an_equal_one(tmp_path, capsy
     "changed", [{"step": 8}, {"data_dir": "other"}, {"samples": 128}, {"precision": "fast"}]
 )
 def test_an_evaluation_of_something_else_replaces_and_says_what_is_lost(tmp_path, changed, capsys):
-    runs.write_metrics(tmp_path, "test", {**READ, "kl": 1.0, "iw_nll": 3.0})
-    runs.write_metrics(tmp_path, "test", {**READ, **changed, "kl": 2.0})
-    assert runs.read_metrics(tmp_path, "metrics-test.json") == {**READ, **changed, "kl": 2.0}
+    runs_folder.write_metrics(tmp_path, "test", {**READ, "kl": 1.0, "iw_nll": 3.0})
+    runs_folder.write_metrics(tmp_path, "test", {**READ, **changed, "kl": 2.0})
+    assert runs_folder.read_metrics(tmp_path, "metrics-test.json") == {**READ, **changed, "kl": 2.0}
     told = capsys.readouterr().err
     assert "iw_nll" in told and "kl," not in told and "--output" in told
 
 
 def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path, full_disk):
     path = tmp_path / "metrics-test.json"
-    runs.write_metrics(tmp_path, "test", {"kl": 1.0})
+    runs_folder.write_metrics(tmp_path, "test", {"kl": 1.0})
     before = path.read_bytes()
     full_disk(10)
     with pytest.raises(OSError) as caught:
-        runs.write_metrics(tmp_path, "test", {"kl": 2.0, "much": "x" * 1000})
+        runs_folder.write_metrics(tmp_path, "test", {"kl": 2.0, "much": "x" * 1000})
     full_disk(1 << 20)
     assert caught.value.filename == str(path)
     assert path.read_bytes() == before and names(tmp_path) == {path.name}
@@ -328,7 +332,7 @@ def test_writing_replaces_a_link_and_not_its_target(tmp_path):
     target = tmp_path / "target"
     target.write_text("precious")
     (tmp_path / "metrics-test.json").symlink_to(target)
-    path = runs.write_metrics(tmp_path, "test", {})
+    path = runs_folder.write_metrics(tmp_path, "test", {})
     assert not path.is_symlink() and target.read_text() == "precious"
 
 

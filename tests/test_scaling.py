@@ -10,8 +10,8 @@ import pytest
 import tiny
 from mindspore import Tensor, nn, ops
 
-from mindspore_cvae.scaling import DynamicScaling
-from mindspore_cvae.steps import adam
+from mindspore_cvae.training.scaling import DynamicScaling
+from mindspore_cvae.training.steps.updates import adam
 
 SCALED = ("vae", "ivae_mi")
 """A system of each kind of step whose loss can be scaled."""

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mindspore_cvae.schedules import SCHEDULES, settled_after
+from mindspore_cvae.training.schedules import SCHEDULES, settled_after
 
 STEPS_PER_EPOCH = 20
 

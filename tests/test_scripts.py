@@ -144,7 +144,7 @@ def test_run_gpu_goes_through_the_launcher(python):
     program = python()
     result = run("bash", "scripts/run_gpu.sh", "ptb", PYTHON=program)
     assert result.stdout.splitlines() == [
-        *("-m", "mindspore_cvae.launcher", str(program), "train.py"),
+        *("-m", "mindspore_cvae", "launcher", str(program), "train.py"),
         *("--device_target", "GPU", "--config", "configs/ptb.yaml"),
     ]
 
@@ -214,14 +214,14 @@ def test_run_distributed_passes_everything_on(python, tmp_path):
     command = ("bash", "scripts/run_distributed.sh", "CPU", "2", "ptb", "vae", "--seed", "1")
     result = run(*command, PYTHON=program, LOG_DIR=logs)
     expected = [
-        *("-m", "mindspore_cvae.ranks", "--processes", "2", "--log_dir", str(logs), "train.py"),
+        *("-m", "mindspore_cvae", "ranks", "--processes", "2", "--log_dir", str(logs), "train.py"),
         *("--device_target", "CPU", "--config", "configs/ptb.yaml", "--system", "vae"),
         *("--seed", "1"),
     ]
     assert result.stdout.splitlines() == expected
     result = run(*[word.replace("CPU", "GPU") for word in command], PYTHON=program, LOG_DIR=logs)
     assert result.stdout.splitlines()[:4] == [
-        *("-m", "mindspore_cvae.launcher", str(program), "-m")
+        *("-m", "mindspore_cvae", "launcher", str(program), "-m")
     ]
 
 

@@ -12,14 +12,16 @@ import tiny
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from tiny_run import write_run
 
-from mindspore_cvae import ContrastiveVAE, refinement
-from mindspore_cvae.building import build_model
-from mindspore_cvae.config import Model, Train
-from mindspore_cvae.inference import Inference
-from mindspore_cvae.loading import load_run
-from mindspore_cvae.refinement import clip_rows, difference_points
-from mindspore_cvae.steps import SemiAmortizedStep, adam
+from mindspore_cvae import ContrastiveVAE
+from mindspore_cvae.config.keys import Model, Train
+from mindspore_cvae.model import refinement
+from mindspore_cvae.model.building import build_model
+from mindspore_cvae.model.inference import Inference
+from mindspore_cvae.model.refinement import clip_rows, difference_points
+from mindspore_cvae.runs.loading import load_run
 from mindspore_cvae.systems import SYSTEMS
+from mindspore_cvae.training.steps.semi_amortized import SemiAmortizedStep
+from mindspore_cvae.training.steps.updates import adam
 
 
 class Quadratics(nn.Cell):

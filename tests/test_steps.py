@@ -15,8 +15,8 @@ import pytest
 import tiny
 from mindspore import Tensor
 
-from mindspore_cvae.steps import global_norm
 from mindspore_cvae.systems import SYSTEMS
+from mindspore_cvae.training.steps.updates import global_norm
 
 PLAIN = [
     name for name, row in tiny.COMBINATIONS.items() if row.step in ("joint", "critic_then_model")

@@ -8,13 +8,13 @@ from dataclasses import asdict, fields
 
 import pytest
 
-from mindspore_cvae import schedules
-from mindspore_cvae.contrasts import CONTRASTS
-from mindspore_cvae.divergences import DIFFERENCES, DIVERGENCES
-from mindspore_cvae.objectives import CRITIC_LOSSES
-from mindspore_cvae.posteriors import POSTERIORS
-from mindspore_cvae.steps import STEPS
+from mindspore_cvae.model.contrasts import CONTRASTS
+from mindspore_cvae.model.divergences import DIFFERENCES, DIVERGENCES
+from mindspore_cvae.model.objectives import CRITIC_LOSSES
+from mindspore_cvae.model.posteriors import POSTERIORS
 from mindspore_cvae.systems import CHOICES, SYSTEMS, System, table
+from mindspore_cvae.training import schedules
+from mindspore_cvae.training.building import STEPS
 
 GAUSSIAN = {
     "posterior": "gaussian",
@@ -136,6 +136,6 @@ def test_the_printed_table_has_every_slot_and_value():
 
 
 def test_the_command_prints_the_table():
-    command = [sys.executable, "-m", "mindspore_cvae.systems"]
+    command = [sys.executable, "-m", "mindspore_cvae", "systems"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == table() + "\n"

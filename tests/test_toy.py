@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from tiny import execution
 
-from mindspore_cvae import checkpoints, toy
-from mindspore_cvae.categories import CRITIC_UPDATES, TOY_SYSTEMS, draw_batch
+from mindspore_cvae.commands import toy
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.toy import Experiment, Progress
-from mindspore_cvae.toy_training import ToyTrainer
+from mindspore_cvae.runs import checkpoints
+from mindspore_cvae.toy import experiment as toy_experiment
+from mindspore_cvae.toy.experiment import Experiment, Progress
+from mindspore_cvae.toy.systems import CRITIC_UPDATES, TOY_SYSTEMS, draw_batch
+from mindspore_cvae.toy.training import ToyTrainer
 
 K, SEED = 3, 5
 MODEL, CRITIC = "optimizer.model.moment1.", "optimizer.critics.moment1."
@@ -237,9 +239,9 @@ def test_batches_are_pure_functions_of_seed_and_iteration(name):
 @pytest.fixture
 def fine(monkeypatch):
     """Snapshots, points of the curve and checkpoints after few iterations."""
-    monkeypatch.setattr(toy, "SNAPSHOTS", (0, 4, 12))
-    monkeypatch.setattr(toy, "MEASURE_EVERY", 2)
-    monkeypatch.setattr(toy, "CHECKPOINT_EVERY", 4)
+    monkeypatch.setattr(toy_experiment, "SNAPSHOTS", (0, 4, 12))
+    monkeypatch.setattr(toy_experiment, "MEASURE_EVERY", 2)
+    monkeypatch.setattr(toy_experiment, "CHECKPOINT_EVERY", 4)
 
 
 class Killed(Exception):
@@ -248,7 +250,7 @@ class Killed(Exception):
 
 def test_a_run_that_was_killed_goes_on_to_the_same_numbers(fine, tmp_path, monkeypatch):
     experiment = Experiment("vae", K, SEED, 12)
-    whole = toy.run(experiment, tmp_path / "whole")
+    whole = toy_experiment.run(experiment, tmp_path / "whole")
 
     train = ToyTrainer.train
 
@@ -259,16 +261,16 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(fine, tmp_path, monke
 
     monkeypatch.setattr(ToyTrainer, "train", killed)
     with pytest.raises(Killed):
-        toy.run(experiment, tmp_path / "parts")
+        toy_experiment.run(experiment, tmp_path / "parts")
     monkeypatch.undo()
-    monkeypatch.setattr(toy, "SNAPSHOTS", (0, 4, 12))
-    monkeypatch.setattr(toy, "MEASURE_EVERY", 2)
-    monkeypatch.setattr(toy, "CHECKPOINT_EVERY", 4)
+    monkeypatch.setattr(toy_experiment, "SNAPSHOTS", (0, 4, 12))
+    monkeypatch.setattr(toy_experiment, "MEASURE_EVERY", 2)
+    monkeypatch.setattr(toy_experiment, "CHECKPOINT_EVERY", 4)
     folder = tmp_path / "parts" / "checkpoints"
     assert checkpoints.steps(folder) == [4]
     with pytest.raises(InputError, match="--seed 5, not 6"):
-        toy.run(replace(experiment, seed=6), tmp_path / "parts")
-    resumed = toy.run(experiment, tmp_path / "parts")
+        toy_experiment.run(replace(experiment, seed=6), tmp_path / "parts")
+    resumed = toy_experiment.run(experiment, tmp_path / "parts")
 
     ends = [checkpoints.load(tmp_path / name / "checkpoints") for name in ("whole", "parts")]
     assert [end.step for end in ends] == [12, 12]
@@ -282,7 +284,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(fine, tmp_path, monke
         assert written == {"whole": whole, "parts": resumed}[name]
         arrays = np.load(tmp_path / name / "snapshots.npz")
         assert set(arrays.files) == {"labels", "0", "4", "12"}
-        assert arrays["12"].shape == (K * toy.POINTS_PER_CATEGORY, 2)
+        assert arrays["12"].shape == (K * toy_experiment.POINTS_PER_CATEGORY, 2)
         assert (tmp_path / name / "toy.png").read_bytes().startswith(b"\x89PNG")
 
     picture = tmp_path / "both.png"
@@ -292,11 +294,11 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(fine, tmp_path, monke
 
 
 def test_an_end_between_two_points_is_measured_and_leaves_no_trace(fine, tmp_path):
-    short = toy.run(Experiment("vae", K, SEED, 11), tmp_path)
+    short = toy_experiment.run(Experiment("vae", K, SEED, 11), tmp_path)
     assert short["iterations"] == 11
     assert [row["iteration"] for row in short["curve"]] == [0, 2, 4, 6, 8, 10]
     assert short["silhouette"] != short["curve"][-1]["silhouette"]
-    longer = toy.run(Experiment("vae", K, SEED, 12), tmp_path)
+    longer = toy_experiment.run(Experiment("vae", K, SEED, 12), tmp_path)
     assert [row["iteration"] for row in longer["curve"]] == [0, 2, 4, 6, 8, 10, 12]
     assert longer["silhouette"] == longer["curve"][-1]["silhouette"]
 
@@ -318,7 +320,7 @@ def test_iterations_to_99_is_the_first_point_above():
 def test_where_a_run_ends(reached, stop_after, end):
     experiment = Experiment("vae", K, 0, 1000, stop_after)
     curve = [row(0, 0.2)] + ([row(reached, 1.0)] if reached else [])
-    assert toy.last_iteration(experiment, Progress(curve=curve)) == end
+    assert toy_experiment.last_iteration(experiment, Progress(curve=curve)) == end
 
 
 @pytest.mark.parametrize(
@@ -343,7 +345,7 @@ def test_bad_input_is_one_sentence(arguments, told, capsys):
 
 def test_the_command_answers_before_mindspore_and_scipy_are_loaded():
     check = (
-        "import sys, mindspore_cvae.toy;"
+        "import sys, mindspore_cvae.toy.experiment;"
         "print([name for name in ('mindspore', 'scipy', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
@@ -355,7 +357,15 @@ def test_the_command_trains_and_stops(tmp_path):
     folder = tmp_path / "run"
     arguments = ["--system", "vae", "--categories", "2", "--output_dir", folder]
     done = subprocess.run(
-        [sys.executable, "toy.py", *map(str, arguments), "--iterations", "750"],
+        [
+            sys.executable,
+            "-m",
+            "mindspore_cvae",
+            "toy",
+            *map(str, arguments),
+            "--iterations",
+            "750",
+        ],
         capture_output=True,
         text=True,
     )

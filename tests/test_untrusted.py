@@ -19,15 +19,19 @@ from interruptions import STEP_KINDS, Parts, options, write_corpus
 from test_checkpoints import forge
 from tiny_run import write_run
 
-from mindspore_cvae import ContrastiveVAE, checkpoints, config, generate, runs
-from mindspore_cvae.checkpoints import Checkpoint, CheckpointError
-from mindspore_cvae.cli import train_main
-from mindspore_cvae.data import BEGIN, END, PAD, Vocabulary, load_corpus
+from mindspore_cvae import ContrastiveVAE
+from mindspore_cvae.commands import generate
+from mindspore_cvae.commands.generate import generate_main
+from mindspore_cvae.commands.train import train_main
+from mindspore_cvae.config import keys, layers
 from mindspore_cvae.data.batches import EpochPlan, batches, corpus_widths
+from mindspore_cvae.data.corpus import load_corpus
+from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, Vocabulary
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.generate import generate_main
-from mindspore_cvae.loading import load_run
-from mindspore_cvae.trainer import TrainingState
+from mindspore_cvae.runs import checkpoints, lock
+from mindspore_cvae.runs.checkpoints import Checkpoint, CheckpointError
+from mindspore_cvae.runs.loading import load_run
+from mindspore_cvae.training.trainer import TrainingState
 
 PACKAGE = Path(__file__).resolve().parents[1] / "mindspore_cvae"
 SYSTEM = STEP_KINDS["joint"]
@@ -67,8 +71,8 @@ def test_any_bytes_are_a_corpus_or_refused(tmp_path_factory, texts, reading):
     folder = tmp_path_factory.mktemp("corpus")
     for name, text in zip(("train", "valid", "test"), texts, strict=True):
         (folder / f"{name}.txt").write_bytes(text)
-    data = config.load(None, [f"{key}={value}" for key, value in reading.items()]).data
-    data = config.override(config.Config(data=data), [f"data.dir={folder}"]).data
+    data = layers.load(None, [f"{key}={value}" for key, value in reading.items()]).data
+    data = layers.override(keys.Config(data=data), [f"data.dir={folder}"]).data
     try:
         corpus = load_corpus(data)
     except InputError as error:
@@ -93,7 +97,7 @@ def test_any_bytes_in_one_file_are_a_corpus_or_refused(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("corpus") / "all.txt"
     path.write_bytes(text)
     try:
-        corpus = load_corpus(config.load(None, [f"data.dir={path}"]).data)
+        corpus = load_corpus(layers.load(None, [f"data.dir={path}"]).data)
     except InputError as error:
         assert_refusal(error, path)
     else:
@@ -105,7 +109,7 @@ def test_any_bytes_in_one_file_are_a_corpus_or_refused(tmp_path_factory, text):
 def test_a_huge_line(tmp_path, line, too_long):
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.txt").write_text(f"a b\n{line}\nb a\n")
-    data = config.load(None, [f"data.dir={tmp_path}", f"data.too_long={too_long}"]).data
+    data = layers.load(None, [f"data.dir={tmp_path}", f"data.too_long={too_long}"]).data
     if too_long == "error" and " " in line:
         with pytest.raises(InputError, match="train.txt, line 2: 1000000 words") as error:
             load_corpus(data)
@@ -318,7 +322,7 @@ def snapshot(folder: Path) -> dict[Path, bytes | None]:
     return {
         path: path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
-        if path.name != runs.LOCK
+        if path.name != lock.LOCK
     }
 
 
@@ -354,7 +358,7 @@ FORBIDDEN = {
     *("np.load", "numpy.load", "mindspore.load_checkpoint", "ms.load_checkpoint", "torch.load"),
     *("mindspore.load", "ms.load", "shelve.open", "runpy.run_path"),
 }
-OWN_FILES = {("serving.py", "mindspore.load"), ("toy_figure.py", "np.load")}
+OWN_FILES = {("graphs.py", "mindspore.load"), ("pictures.py", "np.load")}
 """Calls that read back what was written a moment before, or arrays alone (allow_pickle=False)."""
 
 

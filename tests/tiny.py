@@ -10,11 +10,14 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from mindspore_cvae.building import build_model, build_step
-from mindspore_cvae.config import Config, Model, Train, override
-from mindspore_cvae.noise import NoiseMaker
-from mindspore_cvae.steps import STEP_TERMS, AggressiveStep
+from mindspore_cvae.config.keys import Config, Model, Train
+from mindspore_cvae.config.layers import override
+from mindspore_cvae.model.building import build_model
 from mindspore_cvae.systems import SYSTEMS
+from mindspore_cvae.training.building import build_step
+from mindspore_cvae.training.noise import NoiseMaker
+from mindspore_cvae.training.steps.aggressive import AggressiveStep
+from mindspore_cvae.training.steps.updates import STEP_TERMS
 
 PAD, START, END = 0, 2, 3
 MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from tiny import randomise
 
-from mindspore_cvae.building import build_model
-from mindspore_cvae.config import Model, override
-from mindspore_cvae.config import load as load_config
+from mindspore_cvae.config.keys import Model
+from mindspore_cvae.config.layers import load as load_config
+from mindspore_cvae.config.layers import override
 from mindspore_cvae.data.corpus import Split
-from mindspore_cvae.scoring import Evaluator
+from mindspore_cvae.evaluation.scoring import Scorer
+from mindspore_cvae.model.building import build_model
 
 SYSTEM_OF = {"gaussian": "vae", "affine": "ivae", "mlp": "ivae", "deterministic": "ae"}
 WIDTH, ROWS = 6, 480
@@ -46,4 +47,4 @@ def evaluator_of(posterior, latent_size, rows=ROWS, noise_size=None, tokens=10**
     )
     model = build_model(config.slots, sizes, 12, 0).set_train(False)
     randomise(model, seed=1, scale=0.8)
-    return Evaluator(model, config.slots, (WIDTH,), rows, tokens, latent_size, seed=SEED)
+    return Scorer(model, config.slots, (WIDTH,), rows, tokens, latent_size, seed=SEED)

@@ -7,9 +7,13 @@ from pathlib import Path
 
 from tiny import randomise
 
-from mindspore_cvae import checkpoints, config, devices, runs
-from mindspore_cvae.building import build_model
-from mindspore_cvae.data import Vocabulary, load_corpus
+from mindspore_cvae.config import layers
+from mindspore_cvae.data.corpus import load_corpus
+from mindspore_cvae.data.vocabulary import Vocabulary
+from mindspore_cvae.devices import choosing
+from mindspore_cvae.model.building import build_model
+from mindspore_cvae.runs import checkpoints
+from mindspore_cvae.runs import folder as runs_folder
 
 SENTENCES = [
     "the bank said it would sell its shares",
@@ -44,9 +48,9 @@ def write_run(folder: Path, system: str, *overrides: str) -> Path:
         system: row of the table.
         overrides: further settings.
     """
-    devices.choose("CPU")
+    choosing.choose("CPU")
     data = write_corpus(folder / "data")
-    settings = config.load(None, [*SIZES, *overrides], system=system, data_dir=str(data))
+    settings = layers.load(None, [*SIZES, *overrides], system=system, data_dir=str(data))
     words = Counter(word for sentence in SENTENCES for word in sentence.split())
     vocabulary = Vocabulary.from_counts(words, settings.data.vocabulary_size)
     assert vocabulary.words == load_corpus(settings.data).vocabulary.words
@@ -55,7 +59,7 @@ def write_run(folder: Path, system: str, *overrides: str) -> Path:
     randomise(model, scale=1.0)
     tensors = {parameter.name: parameter.asnumpy() for parameter in model.get_parameters()}
     fingerprints = {"vocabulary": vocabulary.fingerprint(), "config": settings.fingerprint()}
-    with runs.Run(folder / "run") as run:
+    with runs_folder.Run(folder / "run") as run:
         run.write_inputs(settings, vocabulary)
         run.open_log().close()
         checkpoints.save(run.checkpoints, 7, tensors, {}, fingerprints, best=True)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mindspore_cvae import grammar
-from mindspore_cvae.config import Data
+from mindspore_cvae.config.keys import Data
+from mindspore_cvae.data import grammar
 from mindspore_cvae.data.text import read_text
 from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, SPECIALS, UNKNOWN, Vocabulary
 from mindspore_cvae.errors import InputError

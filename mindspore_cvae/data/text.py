@@ -4,8 +4,8 @@ import codecs
 import os
 from pathlib import Path
 
+from mindspore_cvae.common.files import read_regular
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.files import read_regular
 
 
 def read_text(path: str | os.PathLike, may_be_pipe: bool = False) -> str:

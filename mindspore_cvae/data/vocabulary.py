@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.data.text import read_text
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.files import write_atomically
 
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
 PAD, UNKNOWN, BEGIN, END = range(len(SPECIALS))

@@ -1,0 +1,1 @@
+"""What MindSpore's graphs ask of a device: graphs, traces, verdicts."""

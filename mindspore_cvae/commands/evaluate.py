@@ -1,0 +1,167 @@
+"""Command eval: the metrics of a run's checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mindspore_cvae.commands.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.devices import choosing
+from mindspore_cvae.errors import CommandParser, run_command, typed
+from mindspore_cvae.runs import folder as runs_folder
+from mindspore_cvae.runs.outputs import check_folder, check_output, write_output
+
+if TYPE_CHECKING:
+    pass
+from mindspore_cvae.commands.train import corpus_of_run, keep_interrupts
+
+
+def eval_main(argv: Sequence[str] | None = None) -> int:
+    """The command ``eval``; arguments and exit codes as for :func:`train_main`."""
+    if argv is None:
+        keep_interrupts()
+    return run_command(lambda: _evaluate(argv))
+
+
+def _eval_parser() -> CommandParser:
+    parser = SettingsParser(
+        prog=typed("eval"),
+        description="Evaluate a run on a split and write RUN/metrics-<split>.json.",
+        allow_abbrev=False,
+        usable_after_training=True,
+    )
+    parser.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
+    parser.add_argument("--split", choices=("valid", "test"), default="test", help="(test)")
+    parser.add_argument(
+        "--samples", type=int, metavar="N", help="draws of z a sentence (eval.samples)"
+    )
+    parser.add_argument(
+        "--iw_samples",
+        type=number(1),
+        metavar="K",
+        help="draws of the importance-weighted likelihood bound a sentence (none)",
+    )
+    parser.add_argument(
+        "--iw_proposal",
+        choices=("auto", "fit", "product", "refined"),
+        default="auto",
+        help="where its draws come from: the best by another split (auto), a Gaussian fitted to "
+        "q(z|x), its product with the prior, or that refined through the decoder",
+    )
+    parser.add_argument(
+        "--refit_critic",
+        action="store_true",
+        help="fit fresh critics on half of the codes and read the dual KL on the other half",
+    )
+    parser.add_argument(
+        "--per_sentence", type=Path, metavar="FILE", help="write every sentence's values as TSV"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "best_valid", "last"),
+        default="best",
+        help="which one (best)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write the metrics there (RUN/metrics-<split>.json)",
+    )
+    add_settings(parser)
+    return parser
+
+
+def _evaluate(argv: Sequence[str] | None) -> int:
+    arguments = _eval_parser().parse_args(argv)
+    options = settings(arguments)
+    if arguments.samples is not None:
+        options["overrides"] = [*arguments.overrides, f"eval.samples={arguments.samples}"]
+    folder = Path(arguments.run)
+    config = runs_folder.read_config(folder, **options)
+    for name in ("per_sentence", "output"):
+        place = getattr(arguments, name)
+        if place is not None:
+            check_output(place, f"--{name}")
+    if arguments.output is None:
+        check_folder(folder, "--run (--output writes elsewhere)")
+    corpus = corpus_of_run(config, folder)
+
+    choosing.apply_precision(config.precision)
+    from mindspore_cvae.evaluation.metrics import evaluate_run
+
+    choosing.choose(config.device_target, config.device_id)
+    metrics, values = evaluate_run(
+        folder,
+        config,
+        corpus,
+        arguments.split,
+        arguments.checkpoint,
+        arguments.iw_samples,
+        arguments.refit_critic,
+        arguments.iw_proposal,
+    )
+    # Numbers that were computed are shown before anything can fail.
+    print(metrics_table(metrics), flush=True)
+    path = arguments.output
+    if path is None:
+        path = runs_folder.write_metrics(folder, arguments.split, metrics)
+    else:
+        write_output(path, runs_folder.json_text(metrics))
+    if arguments.per_sentence is not None:
+        write_output(arguments.per_sentence, _tab_separated(values))
+    print(f"written to {path}")
+    return 0
+
+
+def _tab_separated(values: dict) -> str:
+    """Columns as tab-separated text, one row a sentence, with their names in the first row."""
+    rows = zip(*(column.tolist() for column in values.values()), strict=True)
+    lines = ["\t".join(values), *("\t".join(map(str, row)) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+METRIC_ROWS = (
+    ("reconstruction", "rec", "rec"),
+    ("-ELBO", "neg_elbo", "neg_elbo_valid"),
+    ("KL", "kl", "kl_exact"),
+    ("MI", "mi", "mi_exact"),
+    ("KL of q(z)", "kl_z", None),
+    ("KL, fresh critic", "kl_refit", None),
+    ("KL of q(z), fresh", "kl_z_refit", None),
+    ("active units", "au", None),
+    ("PPL", "ppl", None),
+    ("IW-NLL", None, "iw_nll"),
+    ("IW-PPL", None, "iw_ppl"),
+    ("effective samples", None, "ess"),
+    ("true NLL", None, "true_nll"),
+    ("true PPL", None, "true_ppl"),
+)
+
+"""Rows of the printed table: name, the paper's estimator, the valid one."""
+
+
+def metrics_table(metrics: dict) -> str:
+    """The metrics as text: the paper's columns and the valid ones side by side."""
+
+    def shown(name: str | None) -> str:
+        value = metrics.get(name)
+        return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    lines = [
+        f"{metrics['system']} on {metrics['split']}: {metrics['sentences']} sentences, "
+        f"{metrics['tokens']} tokens, {metrics['draws']} draws a sentence (nats a sentence)",
+        f"{'':20}{'paper':>12}{'valid':>12}",
+    ]
+    for title, paper, valid in METRIC_ROWS:
+        if metrics.get(paper) is not None or metrics.get(valid) is not None:
+            lines.append(f"{title:20}{shown(paper):>12}{shown(valid):>12}")
+    ceiling = metrics.get("mi_exact_ceiling")
+    if ceiling is not None:
+        lines.append(f"the exact MI cannot exceed ln N = {ceiling:.3f}")
+    lines.append(
+        "bounds: the valid -ELBO and IW-NLL are upper bounds of the NLL in expectation; the "
+        "paper's KL, and with it its -ELBO and PPL, bounds nothing where critics estimate it"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,292 @@
+"""The command ``generate``: sentences from a trained model, and what it makes of given ones."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mindspore_cvae.api import ContrastiveVAE, interpolation_weights
+from mindspore_cvae.commands.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.config.keys import Config
+from mindspore_cvae.data.sentences import number_sentences
+from mindspore_cvae.data.text import decode_text, read_text
+from mindspore_cvae.data.vocabulary import Vocabulary
+from mindspore_cvae.errors import CommandParser, InputError, run_command, typed
+from mindspore_cvae.generation.ways import METHODS, Decoding
+from mindspore_cvae.runs import folder
+from mindspore_cvae.runs.outputs import check_output, write_output
+
+STANDARD_INPUT = "-"
+
+
+def generate_main(argv: Sequence[str] | None = None) -> int:
+    """The command ``generate``.
+
+    Args:
+        argv: Its arguments; None takes the process's.
+
+    Returns:
+        The exit code: 0 done, 2 bad input or configuration, 1 anything else.
+    """
+    return run_command(lambda: _generate(argv))
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog=typed("generate"),
+        description="Sentences from a trained model, and what it makes of given ones.",
+        allow_abbrev=False,
+    )
+    actions = parser.add_subparsers(
+        dest="action", required=True, metavar="ACTION", parser_class=SettingsParser
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
+    common.add_argument(
+        "--checkpoint", choices=("best", "best_valid", "last"), default="best", help="(best)"
+    )
+    common.add_argument("--output", metavar="FILE", help="where to write (standard output)")
+    common.add_argument("--jsonl", action="store_true", help="one JSON object a line")
+    add_settings(common)
+
+    def add(action: str, text: str, *groups: Callable[[argparse.ArgumentParser], None]) -> None:
+        command = actions.add_parser(
+            action,
+            help=text,
+            description=text,
+            parents=[common],
+            allow_abbrev=False,
+            usable_after_training=True,
+        )
+        for group in groups:
+            group(command)
+
+    add("sample", "Decode draws from the prior.", _count, _decoding("sample"))
+    add("reconstruct", "Encode sentences and decode them.", _input, _decoding("greedy"))
+    add("interpolate", "Decode the line between two sentences.", _pair, _decoding("greedy"))
+    add("encode", "Write posterior means, one row a sentence, as .npy.", _input, _seed)
+    add("nearest", "Find the closest training sentences.", _input, _neighbours)
+    return parser
+
+
+def _count(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--n", type=int, default=10, metavar="N", help="sentences (10)")
+
+
+def _seed(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seed", type=number(0), default=0, metavar="N", help="of all draws (0)")
+
+
+def _decoding(default: str) -> Callable[[argparse.ArgumentParser], None]:
+    def group(command: argparse.ArgumentParser) -> None:
+        _seed(command)
+        command.add_argument("--decoding", choices=METHODS, default=default, help=f"({default})")
+        command.add_argument("--temperature", type=float, metavar="T", help="of draws (1)")
+        command.add_argument("--top_k", type=int, metavar="K", help="draw among the K best words")
+        command.add_argument(
+            "--top_p", type=float, metavar="P", help="draw among the best words that sum up to P"
+        )
+        command.add_argument("--beam_size", type=int, metavar="B", help="width of the beam (5)")
+        command.add_argument(
+            "--max_words", type=int, metavar="N", help="longest sentence (data.max_words)"
+        )
+        command.add_argument(
+            "--no_unk", action="store_true", default=None, help="no <unk> comes out"
+        )
+
+    return group
+
+
+def _input(command: argparse.ArgumentParser) -> None:
+    command.add_argument("sentences", nargs="*", metavar="SENTENCE", help="words between blanks")
+    command.add_argument(
+        "--input",
+        metavar="FILE",
+        help="one sentence a line; - is standard input, which is read where nothing is given",
+    )
+
+
+def _pair(command: argparse.ArgumentParser) -> None:
+    _input(command)
+    command.add_argument("--steps", type=int, default=11, metavar="N", help="sentences (11)")
+
+
+def _neighbours(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--k", type=int, default=5, metavar="K", help="for each sentence (5)")
+
+
+def _generate(argv: Sequence[str] | None) -> None:
+    arguments = _parser().parse_args(argv)
+    _check(arguments)
+    config = folder.read_config(arguments.run, **settings(arguments))
+    sentences = None
+    if "sentences" in arguments:
+        sentences = _read_sentences(arguments, config)
+    with _clean_standard_output():
+        model = ContrastiveVAE.load(arguments.run, arguments.checkpoint, config=config)
+        content = ACTIONS[arguments.action](model, arguments, sentences)
+    if arguments.output is not None:
+        try:
+            write_output(arguments.output, content)
+        except OSError:
+            # What was computed is not lost; an array is nothing for a terminal.
+            if isinstance(content, str):
+                _print(content)
+            raise
+    else:
+        _print(content)
+
+
+def _print(content: str) -> None:
+    """Write text to standard output, as UTF-8 where it is a stream of bytes."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")
+    sys.stdout.write(content)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what needs neither the run nor mindspore to be refused."""
+    for name, lowest in (("n", 0), ("k", 1), ("steps", 2)):
+        value = getattr(arguments, name, lowest)
+        if value < lowest:
+            raise InputError(f"--{name} must be {lowest} or more, not {value}")
+    if "decoding" in arguments:
+        options = _options(arguments)
+        Decoding(method=options.pop("decoding"), **options)
+    if arguments.action == "encode" and arguments.output is None and not arguments.jsonl:
+        raise InputError("encode writes an array: name its file with --output, or take --jsonl")
+    if arguments.output is not None:
+        check_output(arguments.output)
+
+
+def _read_sentences(arguments: argparse.Namespace, config: Config) -> list[str]:
+    """The given sentences, after what is wrong with them has been told."""
+    if arguments.sentences and arguments.input is not None:
+        raise InputError("give sentences as arguments or with --input, not both")
+    if arguments.sentences:
+        sentences, where = arguments.sentences, "sentence"
+    else:
+        name = STANDARD_INPUT if arguments.input is None else arguments.input
+        if name == STANDARD_INPUT:
+            text, where = _standard_input(), "standard input, line"
+        else:
+            text, where = read_text(name, may_be_pipe=True), f"{name}, line"
+        sentences = text.removesuffix("\n").split("\n") if text else []
+    if arguments.action == "interpolate" and len(sentences) != 2:
+        raise InputError(f"interpolate takes two sentences, not {len(sentences)}")
+    if not sentences:
+        raise InputError(f"no sentence in {where.removesuffix(', line')}")
+    vocabulary = Vocabulary.load(Path(arguments.run) / folder.VOCABULARY)
+    # Encoding numbers them again and warns then: lines and sentences have the same numbers.
+    number_sentences(sentences, vocabulary, config.data, where, warn=lambda message: None)
+    return list(sentences)
+
+
+def _standard_input() -> str:
+    if sys.stdin.isatty():
+        raise InputError("no sentences: give them as arguments, with --input FILE, or by a pipe")
+    return decode_text(sys.stdin.buffer.read(), "standard input")
+
+
+@contextlib.contextmanager
+def _clean_standard_output() -> Iterator[None]:
+    """Sends what libraries print meanwhile to standard error, their C++ parts included."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, object]:
+    """The options of decoding that were given."""
+    names = ("temperature", "top_k", "top_p", "beam_size", "max_words", "no_unk")
+    values = {name: getattr(arguments, name) for name in names}
+    given = {name: value for name, value in values.items() if value is not None}
+    return {"decoding": arguments.decoding, **given}
+
+
+def _lines(rows: Sequence[dict], arguments: argparse.Namespace, text: Callable[[dict], str]) -> str:
+    """Rows as JSON or as text, one line each."""
+    if arguments.jsonl:
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(text(row) + "\n" for row in rows)
+
+
+def _sample(model: ContrastiveVAE, arguments, sentences) -> str:
+    texts = model.sample(arguments.n, seed=arguments.seed, **_options(arguments))
+    rows = [{"index": number, "sentence": text} for number, text in enumerate(texts)]
+    return _lines(rows, arguments, lambda row: row["sentence"])
+
+
+def _reconstruct(model: ContrastiveVAE, arguments, sentences) -> str:
+    texts = model.reconstruct(sentences, seed=arguments.seed, **_options(arguments))
+    rows = [
+        {"sentence": sentence, "reconstruction": text}
+        for sentence, text in zip(sentences, texts, strict=True)
+    ]
+    return _lines(rows, arguments, lambda row: row["reconstruction"])
+
+
+def _interpolate(model: ContrastiveVAE, arguments, sentences) -> str:
+    texts = model.interpolate(
+        *sentences, steps=arguments.steps, seed=arguments.seed, **_options(arguments)
+    )
+    weights = interpolation_weights(arguments.steps).round(12).tolist()
+    rows = [
+        {"lambda": weight, "sentence": text} for weight, text in zip(weights, texts, strict=True)
+    ]
+    return _lines(rows, arguments, lambda row: row["sentence"])
+
+
+def _encode(model: ContrastiveVAE, arguments, sentences) -> str | bytes:
+    z = model.encode(sentences, seed=arguments.seed)
+    if arguments.jsonl:
+        rows = [
+            {"sentence": sentence, "z": code}
+            for sentence, code in zip(sentences, z.tolist(), strict=True)
+        ]
+        return _lines(rows, arguments, str)
+    file = io.BytesIO()
+    np.save(file, z)
+    return file.getvalue()
+
+
+def _nearest(model: ContrastiveVAE, arguments, sentences) -> str:
+    found = model.nearest(sentences, arguments.k)
+    rows = [
+        {"sentence": sentence, "neighbours": [neighbour._asdict() for neighbour in neighbours]}
+        for sentence, neighbours in zip(sentences, found, strict=True)
+    ]
+
+    def text(row: dict) -> str:
+        return "\n".join(
+            [
+                row["sentence"],
+                *(f"{near['distance']:.4f}\t{near['sentence']}" for near in row["neighbours"]),
+            ]
+        )
+
+    return _lines(rows, arguments, text)
+
+
+ACTIONS = {
+    "sample": _sample,
+    "reconstruct": _reconstruct,
+    "interpolate": _interpolate,
+    "encode": _encode,
+    "nearest": _nearest,
+}
+"""What each action makes: the content of its output."""

@@ -1,0 +1,101 @@
+"""The one program: its commands, grouped by what people do with them.
+
+Nothing here imports MindSpore, nor a command before it is called.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mindspore_cvae import __version__
+from mindspore_cvae.errors import InputError, run_command
+
+COMMANDS = {
+    "Train and measure": {
+        "train": ("train:train_main", "train a system and keep the run"),
+        "eval": ("evaluate:eval_main", "the metrics of a run"),
+        "ngram": ("ngram:main", "forward and reverse perplexity by KenLM"),
+        "report": ("report:main", "a run on one page, report.html"),
+    },
+    "Use a trained model": {
+        "generate": ("generate:generate_main", "sample, reconstruct, interpolate, encode, nearest"),
+        "export": ("export:export_main", "the graphs of a model as MindIR"),
+        "convert": ("convert:convert_main", "weights of PyTorch's layout, in and out"),
+    },
+    "Repeat the paper": {
+        "reproduce": ("reproduce:reproduce_main", "its tables and figures"),
+        "toy": ("toy:toy_main", "the synthetic clustering experiment (Table 5)"),
+    },
+    "Prepare": {
+        "data": ("data:main", "what is in a corpus"),
+        "grammar": ("grammar:main", "write the embedded corpus, or a sentence's probability"),
+        "systems": ("systems:main", "every slot of every system"),
+        "config": ("config:main", "every key, its default and its meaning"),
+    },
+    "Devices": {
+        "doctor": ("doctor:main", "what each device needs, and what is here"),
+        "audit": ("audit:audit_main", "which operators the graphs need, and which are missing"),
+        "launcher": ("launcher:main", "start a command with CUDA 11 where MindSpore finds it"),
+        "ranks": ("ranks:main", "start the processes of a data-parallel run"),
+    },
+}
+"""By group and name: module and function below commands, and one line for ``--help``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names.
+
+    Returns:
+        Its exit code; see :func:`errors.run_command`.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _run(arguments))
+
+
+def _run(arguments: list[str]) -> object:
+    name, *rest = arguments or ["--help"]
+    if name in ("-h", "--help"):
+        print(overview())
+        return 0
+    if name == "--version":
+        print(f"mindspore_cvae {__version__}, MindSpore {_version_of('mindspore')}")
+        return 0
+    targets = {name: target for group in COMMANDS.values() for name, (target, _) in group.items()}
+    if name not in targets:
+        near = difflib.get_close_matches(name, targets, 1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        raise InputError(f"there is no command {name}{hint} ({_typed()} --help lists them)")
+    module, _, function = targets[name].partition(":")
+    command = getattr(importlib.import_module(f"mindspore_cvae.commands.{module}"), function)
+    return command(rest)
+
+
+def overview() -> str:
+    """What ``--help`` prints."""
+    lines = [
+        f"usage: {_typed()} COMMAND [OPTION ...]",
+        "",
+        "Contrastive latent variable models for text generation, in MindSpore.",
+    ]
+    for group, commands in COMMANDS.items():
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:<10}  {line}" for name, (_, line) in commands.items()]
+    lines += ["", f"{_typed()} COMMAND --help lists a command's options; --version, the versions."]
+    return "\n".join(lines)
+
+
+def _typed() -> str:
+    is_module = Path(sys.argv[0]).name == "__main__.py"
+    return "python -m mindspore_cvae" if is_module else "mindspore-cvae"
+
+
+def _version_of(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "is not installed"

@@ -1,0 +1,1 @@
+"""What any room may use: files that are whole or absent, progress, randomness."""

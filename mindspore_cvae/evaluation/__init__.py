@@ -1,0 +1,2 @@
+"""How good a model is: scoring, estimators, bounds, importance (with proposals), annealing,
+fresh_critics, ngram, metrics."""

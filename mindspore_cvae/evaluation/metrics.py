@@ -1,0 +1,266 @@
+"""Evaluation of a split: the tables' columns, from the scores of its sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from mindspore_cvae.common import randomness
+from mindspore_cvae.config.keys import Config
+from mindspore_cvae.data.batches import corpus_widths
+from mindspore_cvae.data.corpus import Corpus, Split, true_scores
+from mindspore_cvae.errors import InputError
+from mindspore_cvae.evaluation import bounds, estimators
+from mindspore_cvae.evaluation.fresh_critics import FEWEST, refitted_kl
+from mindspore_cvae.evaluation.importance import ImportanceSampler, ImportanceScores, without_latent
+from mindspore_cvae.evaluation.proposals import FAMILIES
+from mindspore_cvae.evaluation.scoring import Scorer, SentenceScores, gaussian_moments
+from mindspore_cvae.runs.loading import load_run
+
+INFORMATION_DRAWS = 4
+"""Draws of each sentence's q(z|x) for mi_exact."""
+WITH_ERRORS = ("rec", "kl", "neg_elbo", "kl_exact", "neg_elbo_valid", "iw_nll", "true_nll")
+"""Columns that are means over sentences and have a standard error beside them."""
+
+
+def kl_columns(scores: SentenceScores, slots) -> tuple:
+    """KL and KL_z of each sentence by the paper's estimators, (N,) each; None where there is none.
+
+    Gaussian rows: closed form, and KL - MI; rows with critics: the dual with f and with g; AE and
+    language model: 0 and none.
+    """
+    if slots.posterior == "gaussian":
+        mean, log_variance = gaussian_moments(scores.parameters.astype(np.float64))
+        kl = estimators.gaussian_kl(mean, log_variance)
+        # Sentences of like length share a batch, as in the released evaluation.
+        order = np.argsort(scores.tokens, kind="stable")
+        information = np.empty_like(kl)
+        information[order] = estimators.gaussian_mutual_information(
+            scores.codes[order, 0], mean[order], log_variance[order]
+        )
+        return kl, kl - information
+    if scores.f_posterior is not None:
+        kl = estimators.dual_kl(scores.f_posterior, scores.exp_f_prior)
+        return kl, estimators.dual_kl(scores.g_posterior, scores.exp_g_prior)
+    if slots.posterior in ("deterministic", "none"):
+        return np.zeros_like(scores.reconstruction), None
+    return None, None
+
+
+def paper_metrics(scores: SentenceScores, slots) -> dict:
+    """The paper's columns: rec, kl, neg_elbo, ppl, kl_z, mi, au; null where a system has none.
+
+    Means a sentence in nats; perplexity a predicted token.
+    """
+    kl, kl_z = kl_columns(scores, slots)
+    tokens = int(scores.tokens.sum())
+    columns = dict.fromkeys(("rec", "kl", "neg_elbo", "ppl", "kl_z", "mi", "au"))
+    columns["rec"] = float(scores.reconstruction.mean())
+    if kl is not None:
+        bound = estimators.negative_elbo(scores.reconstruction, kl)
+        columns["kl"] = float(kl.mean())
+        columns["neg_elbo"] = float(bound.mean())
+        columns["ppl"] = estimators.perplexity(bound.sum(), tokens)
+    if kl_z is not None:
+        columns["kl_z"] = float(kl_z.mean())
+        columns["mi"] = columns["kl"] - columns["kl_z"]
+    means = scores.posterior_mean
+    if slots.posterior == "gaussian":
+        means, _ = gaussian_moments(scores.parameters)
+    if slots.posterior != "none":
+        columns["au"] = estimators.active_units(means)
+    return columns
+
+
+def valid_metrics(scores: SentenceScores, slots, seed: int) -> dict:
+    """The exact columns: kl_exact, neg_elbo_valid, mi_exact and its ceiling ln N; null where q(z|x)
+    is not Gaussian, but for the -log p(x) of a language model. Means a sentence in nats; ``seed``
+    decides the draws of mi_exact."""
+    columns = dict.fromkeys(("kl_exact", "neg_elbo_valid", "mi_exact", "mi_exact_ceiling"))
+    if slots.posterior == "none":
+        columns["neg_elbo_valid"] = float(scores.reconstruction.mean())
+    if scores.exact is not None:
+        kl = bounds.gaussian_kl(scores.exact)
+        columns["kl_exact"] = float(kl.mean())
+        columns["neg_elbo_valid"] = float(
+            estimators.negative_elbo(scores.reconstruction, kl).mean()
+        )
+        draws = _information_noise(seed, *scores.exact.mean.shape)
+        columns["mi_exact"] = float(bounds.mutual_information(scores.exact, draws).mean())
+        columns["mi_exact_ceiling"] = math.log(len(scores.tokens))
+    return columns
+
+
+def _information_noise(seed: int, sentences: int, size: int) -> np.ndarray:
+    """(N, S, Z) standard normal numbers, keyed by the number of each sentence."""
+    sources = (randomness.generator(seed, "information", number) for number in range(sentences))
+    return np.stack([randomness.normal(source, INFORMATION_DRAWS, size) for source in sources])
+
+
+def importance_metrics(importance: ImportanceScores, tokens: int) -> dict:
+    """iw_nll (nats a sentence), iw_ppl (a predicted token), iw_samples, iw_sentences (how many),
+    ess; what the proposals were: iw_proposal, iw_inflation, iw_widening, null where there is no
+    z."""
+    chosen = importance.choice
+    return {
+        "iw_nll": float(importance.nll.mean()),
+        "iw_ppl": estimators.perplexity(importance.nll.sum(), tokens),
+        "iw_samples": importance.draws,
+        "iw_sentences": len(importance.nll),
+        "ess": float(importance.effective_samples.mean()),
+        "iw_proposal": chosen and chosen.family,
+        "iw_inflation": chosen and chosen.inflation,
+        "iw_widening": chosen and chosen.widening,
+    }
+
+
+def standard_errors(values: dict[str, np.ndarray]) -> dict[str, float]:
+    """``<name>_error`` of each mean over N sentences: their deviation over sqrt(N), null for one
+    sentence. It says how far another sample of sentences would lie, of the same model."""
+    return {
+        f"{name}_error": (
+            float(column.std(ddof=1) / math.sqrt(len(column))) if len(column) > 1 else None
+        )
+        for name, column in values.items()
+        if name in WITH_ERRORS
+    }
+
+
+def evaluate(
+    evaluator: Scorer,
+    split: Split,
+    samples: int,
+    sentences: int | None = None,
+    iw_samples: int | None = None,
+    tuning: Split | None = None,
+    critic_sizes=None,
+    families: Iterable[str] = tuple(FAMILIES),
+    iw_sentences: int | None = None,
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """The metrics of a split, and the values of each sentence that they are means of.
+
+    Args:
+        evaluator: of the model.
+        split: the split.
+        samples: draws of z a sentence.
+        sentences: only the first so many; None for all.
+        iw_samples: draws of the importance-weighted bound; None leaves it out.
+        tuning: another split, on which the bound's proposals are tuned; needed with ``iw_samples``.
+        critic_sizes: a ``config.Model``, if fresh critics are to be fitted to the codes.
+        families: of proposals, among which the tuning split chooses.
+        iw_sentences: only the first so many have the bound; None for all.
+
+    Returns:
+        The columns of :func:`paper_metrics`, :func:`valid_metrics`, :func:`standard_errors` and,
+        where asked for, :func:`importance_metrics` and
+        :func:`evaluation.fresh_critics.refitted_kl`; ``sentences``, ``tokens``, ``samples`` (as
+        asked for), ``draws`` (taken a sentence: one where q(z|x) is a Gaussian or a point), and on a
+        corpus whose probabilities are known ``true_nll`` and ``true_ppl``. Then arrays (N,) by
+        name.
+
+    Raises:
+        InputError: there are too few sentences to fit fresh critics to.
+    """
+    total = len(split) if sentences is None else min(sentences, len(split))
+    if critic_sizes is not None and total < FEWEST:
+        raise InputError(f"fresh critics need {FEWEST} sentences, and {split.name} has {total}")
+    scores = evaluator.score(split, samples, sentences)
+    tokens = int(scores.tokens.sum())
+    metrics = paper_metrics(scores, evaluator.slots) | valid_metrics(
+        scores, evaluator.slots, evaluator.seed
+    )
+    values = {"line": split.lines[:total], "tokens": scores.tokens, "rec": scores.reconstruction}
+    kl, kl_z = kl_columns(scores, evaluator.slots)
+    values |= {name: value for name, value in (("kl", kl), ("kl_z", kl_z)) if value is not None}
+    if kl is not None:
+        values["neg_elbo"] = estimators.negative_elbo(scores.reconstruction, kl)
+    if scores.exact is not None:
+        values["kl_exact"] = bounds.gaussian_kl(scores.exact)
+        values["neg_elbo_valid"] = scores.reconstruction + values["kl_exact"]
+    elif evaluator.slots.posterior == "none":
+        values["neg_elbo_valid"] = scores.reconstruction
+    if iw_samples is not None:
+        if evaluator.slots.posterior == "none":
+            importance = without_latent(scores.reconstruction[:iw_sentences], iw_samples)
+        else:
+            sampler = ImportanceSampler(evaluator)
+            choice = sampler.choose(tuning, samples, iw_samples, families)
+            importance = sampler.score(split, scores.first(iw_sentences), iw_samples, choice)
+        metrics |= importance_metrics(importance, int(scores.tokens[:iw_sentences].sum()))
+        values |= {"iw_nll": importance.nll, "ess": importance.effective_samples}
+    if critic_sizes is not None and evaluator.slots.posterior != "none":
+        metrics |= refitted_kl(scores.hidden, scores.codes, critic_sizes, evaluator.seed)
+    metrics |= {"sentences": total, "tokens": tokens, "samples": samples, "draws": scores.draws}
+    truth = true_scores(split, total)
+    if truth is not None:
+        metrics |= {"true_nll": truth.nll, "true_ppl": truth.perplexity}
+        values["true_nll"] = -split.log_probabilities[:total]
+    return metrics | standard_errors(values), values
+
+
+def evaluate_run(
+    folder: Path,
+    config: Config,
+    corpus: Corpus,
+    split: str,
+    checkpoint: str,
+    iw_samples: int | None = None,
+    refit_critic: bool = False,
+    iw_proposal: str = "auto",
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """Evaluates a run's checkpoint on a split. The device must have been chosen before.
+
+    Args:
+        folder: of the run.
+        config: its configuration, with the settings of this evaluation.
+        corpus: numbered by the run's vocabulary.
+        split: ``valid`` or ``test``.
+        checkpoint: ``best`` or ``last``; see :func:`runs.loading.load_run`.
+        iw_samples: draws of the importance-weighted bound; None leaves it out.
+        refit_critic: whether fresh critics are fitted to the codes.
+        iw_proposal: one of :data:`evaluation.proposals.FAMILIES`, or ``auto`` for the best of
+            them on another split.
+
+    Returns:
+        What :func:`evaluate` returns, the metrics with ``system``, ``split``, ``data_dir`` (None
+        for the embedded corpus), ``max_sentences``, ``checkpoint``, ``step``, ``precision`` and
+        ``amp_level``.
+
+    Raises:
+        InputError: there is no good checkpoint.
+    """
+    loaded = load_run(folder, checkpoint, config)
+    evaluator = Scorer(
+        loaded.model,
+        config.slots,
+        corpus_widths(corpus, config.data.buckets),
+        config.eval.rows,
+        config.eval.tokens,
+        config.model.latent_size,
+        config.seed,
+    )
+    chosen = {part.name: part for part in corpus.splits}[split]
+    metrics, values = evaluate(
+        evaluator,
+        chosen,
+        config.eval.samples,
+        config.eval.max_sentences,
+        iw_samples,
+        corpus.train if split == "valid" else corpus.valid,
+        config.model if refit_critic else None,
+        tuple(FAMILIES) if iw_proposal == "auto" else (iw_proposal,),
+    )
+    metrics |= {
+        "system": config.system,
+        "split": split,
+        "data_dir": config.data.dir,
+        "max_sentences": config.eval.max_sentences,
+        "checkpoint": loaded.checkpoint,
+        "step": loaded.step,
+        "precision": config.precision,
+        "amp_level": config.model.amp_level,
+    }
+    return metrics, values

@@ -1,0 +1,1 @@
+"""A model for elsewhere: graphs (MindIR), state_dicts (PyTorch's names)."""

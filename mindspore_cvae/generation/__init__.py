@@ -1,0 +1,1 @@
+"""Words from latent vectors and back: ways (how words are chosen), decoding, encoding."""

@@ -1,0 +1,116 @@
+"""From names to parts: builds the model that a configuration describes."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from mindspore import Parameter, Tensor, nn
+
+from mindspore_cvae.devices import choosing
+from mindspore_cvae.devices.parallel import Processes
+from mindspore_cvae.model.contrasts import CONTRASTS
+from mindspore_cvae.model.divergences import DIVERGENCES
+from mindspore_cvae.model.equation import LatentVariableModel
+from mindspore_cvae.model.networks import Decoder, Encoder, LanguageModel, NoEncoder
+from mindspore_cvae.model.posteriors import POSTERIORS
+from mindspore_cvae.systems import System
+
+NETWORKS = {"none": (NoEncoder, LanguageModel)}
+
+"""Encoder and decoder of a posterior that does not take the usual ones."""
+
+
+def build_model(
+    slots: System, sizes, vocabulary_size: int, seed: int, ranks: Processes | None = None
+) -> LatentVariableModel:
+    """The model of a row, with its parameters initialised from the seed.
+
+    Args:
+        slots: the resolved slots.
+        sizes: a ``config.Model``.
+        vocabulary_size: of the corpus, the four specials included.
+        seed: of the run.
+        ranks: the processes that share a batch; None for this one alone.
+    """
+    encoder_of, decoder_of = NETWORKS.get(slots.posterior, (Encoder, Decoder))
+    encoder = encoder_of(
+        vocabulary_size,
+        sizes.embedding_size,
+        sizes.hidden_size,
+        slots.encoder_dropout,
+        sizes.amp_level,
+    )
+    posterior = POSTERIORS[slots.posterior](
+        hidden_size=sizes.hidden_size,
+        latent_size=sizes.latent_size,
+        noise_size=sizes.noise_size,
+        layer_size=sizes.posterior_size,
+        layers=sizes.posterior_layers,
+    )
+    decoder = decoder_of(
+        vocabulary_size,
+        sizes.embedding_size,
+        sizes.hidden_size,
+        sizes.latent_size,
+        sizes.decoder_dropout,
+        sizes.amp_level,
+        sizes.vocabulary_multiple or choosing.vocabulary_multiple(),
+    )
+    divergence = DIVERGENCES[slots.divergence](
+        hidden_size=sizes.hidden_size,
+        latent_size=sizes.latent_size,
+        critic_size=sizes.critic_size,
+        critic_layers=sizes.critic_layers,
+        views=slots.views,
+        critic_loss=slots.critic_loss,
+        divergence_sign=slots.divergence_sign,
+        squared_difference=slots.squared_difference,
+        free_bits=slots.free_bits,
+    )
+    contrast = CONTRASTS[slots.contrast](
+        on=slots.contrast_on,
+        temperature=slots.temperature,
+        negatives=slots.negatives,
+        batch_mean_pair=slots.batch_mean_pair,
+    )
+    model = LatentVariableModel(
+        encoder,
+        posterior,
+        decoder,
+        divergence,
+        contrast,
+        slots.views,
+        slots.refinement_steps,
+        ranks,
+        slots.contrast_weight,
+    )
+    model.update_parameters_name()
+    initialise(model, sizes, seed)
+    return model
+
+
+def initialise(model: LatentVariableModel, sizes, seed: int) -> None:
+    """Encoder, posterior and decoder uniform in +-init_scale; critics as dense layers usually are.
+
+    Each parameter is drawn from a generator keyed by the seed and its own name, so that equal
+    names start equal in every system, whatever else the system has.
+    """
+    critics = {parameter.name for parameter in model.divergence.get_parameters()}
+    for parameter in model.get_parameters():
+        if parameter.name in critics:
+            # Uniform +-1/sqrt(inputs) for weights and biases: the default of dense layers.
+            scale = 1.0 / np.sqrt(_inputs_of(parameter, model))
+        elif parameter.name == "posterior.from_noise.weight" and sizes.noise_init_scale is not None:
+            scale = sizes.noise_init_scale
+        else:
+            scale = sizes.init_scale
+        key = np.array([seed, zlib.crc32(parameter.name.encode())], np.uint64)
+        source = np.random.Generator(np.random.Philox(key=key))
+        values = source.uniform(-scale, scale, parameter.shape).astype(np.float32)
+        parameter.set_data(Tensor(values))
+
+
+def _inputs_of(parameter: Parameter, model: nn.Cell) -> int:
+    weight = model.parameters_dict()[parameter.name.rsplit(".", 1)[0] + ".weight"]
+    return weight.shape[1]

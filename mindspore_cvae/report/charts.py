@@ -1,0 +1,277 @@
+"""Charts as inline SVG: they take their colours from the page, and need no picture file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mindspore_cvae.report.page import Html, element, shortened
+
+WIDTH, HEIGHT = 340, 190
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 8, 22
+MOST_POINTS = 220
+"""Points of a line; longer ones become means over stretches, with a band from least to most."""
+FAR_APART = 5.0
+"""Ratio of the largest to the least value from which a scale becomes logarithmic."""
+MAP_SIZE = 420
+LARGEST = 1e30
+"""Values beyond it are left out."""
+COLOURS = 6
+"""Distinct colours for groups, ``c0`` ... of the style sheet; ``s0`` ... ``s4`` are ordered."""
+
+
+class Line(NamedTuple):
+    """A curve: points by their x; a y of None, or not finite, leaves a gap."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    dashed: bool = False
+    """For what is not measured at each x, a limit for instance."""
+
+
+class Point(NamedTuple):
+    """A point of a map."""
+
+    x: float
+    y: float
+    group: int
+    text: str
+    """Shown where the pointer rests."""
+
+
+def line_chart(
+    title: str,
+    note: str,
+    lines: Sequence[Line],
+    chosen: float | None = None,
+    marks: bool = False,
+    logarithmic: bool = False,
+) -> Html | None:
+    """Curves over one x, each in its own colour.
+
+    Args:
+        title: what is shown.
+        note: unit and the like.
+        lines: at most six.
+        chosen: an x whose points are ringed.
+        marks: whether every point is drawn.
+        logarithmic: whether the scale may be, if all values are positive and far apart.
+
+    Returns:
+        A figure; None where no curve has a point.
+    """
+    lines = [line for line in lines if any(_is_number(value) for value in line.y)]
+    if not lines:
+        return None
+    values = [value for line in lines for value in line.y if _is_number(value)]
+    places = [float(x) for line in lines for x in line.x]
+    low, high = min(values), max(values)
+    is_logarithmic = logarithmic and low > 0 and high / low > FAR_APART
+    if is_logarithmic:
+        note += ", log scale"
+        low, high = low / 1.1, high * 1.1
+    else:
+        low, high = _widened(low, high)
+    first, last = min(places), max(places)
+    if first == last:
+        first, last = first - 0.5, last + 0.5
+
+    def across(x: float) -> float:
+        return LEFT + (x - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+
+    def down(y: float) -> float:
+        share = (high - y) / (high - low)
+        if is_logarithmic:
+            share = math.log(high / y) / math.log(high / low)
+        return TOP + share * (HEIGHT - TOP - BOTTOM)
+
+    parts = []
+    for tick in log_ticks(low, high) if is_logarithmic else ticks(low, high, 4):
+        height = f"{down(tick):.1f}"
+        style = "zero" if tick == 0 and low < 0 else "grid"
+        parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=height, y2=height, class_=style))
+        parts.append(
+            element("text", short(tick), x=LEFT - 6, y=f"{down(tick) + 4:.1f}", text_anchor="end")
+        )
+    for tick in ticks(first, last, 5, whole=True):
+        place = across(tick)
+        anchor = "end" if place > WIDTH - RIGHT - 12 else "middle"
+        parts.append(
+            element("text", short(tick), x=f"{place:.1f}", y=HEIGHT - 5, text_anchor=anchor)
+        )
+    for number, line in enumerate(lines):
+        drawn = _drawn(line, across, down, chosen, marks)
+        parts.append(element("g", *drawn, class_=f"c{number % COLOURS}"))
+    picture = element(
+        "svg",
+        *parts,
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+        aria_label=f"{title}, {note}: {'; '.join(map(_summary, lines))}",
+    )
+    caption = element("figcaption", element("b", title), element("span", note))
+    names = [
+        (f"c{number % COLOURS}", "dashed" if line.dashed else None, line.name)
+        for number, line in enumerate(lines)
+    ]
+    return element("figure", caption, legend(names) if len(lines) > 1 else None, picture)
+
+
+def _drawn(line: Line, across, down, chosen: float | None, marks: bool) -> list[Html]:
+    """The parts of one curve."""
+    parts = []
+    stretches = _stretches(line)
+    if any(low < high for stretch in stretches for _, low, _, high in stretch):
+        for stretch in stretches:
+            forth = [f"{across(x):.1f},{down(high):.1f}" for x, _, _, high in stretch]
+            back = [f"{across(x):.1f},{down(low):.1f}" for x, low, _, _ in reversed(stretch)]
+            parts.append(element("polygon", points=" ".join(forth + back), class_="band"))
+    for stretch in stretches:
+        points = " ".join(f"{across(x):.1f},{down(mean):.1f}" for x, _, mean, _ in stretch)
+        style = "line dashed" if line.dashed else "line"
+        parts.append(element("polyline", points=points, class_=style))
+    if marks and not line.dashed:
+        for x, y in zip(line.x, line.y, strict=True):
+            if _is_number(y):
+                is_chosen = x == chosen
+                parts.append(
+                    element(
+                        "circle",
+                        element("title", f"{line.name}, {short(x)}: {y:.4g}"),
+                        cx=f"{across(x):.1f}",
+                        cy=f"{down(y):.1f}",
+                        r=4.5 if is_chosen else 3,
+                        class_="point chosen" if is_chosen else "point",
+                    )
+                )
+    return parts
+
+
+def _stretches(line: Line) -> list[list[tuple[float, float, float, float]]]:
+    """(x, least, mean, most) without gaps, in at most about :data:`MOST_POINTS` points."""
+    size = math.ceil(len(line.x) / MOST_POINTS)
+    stretches: list[list[tuple[float, float, float, float]]] = [[]]
+    for begin in range(0, len(line.x), size):
+        values = [y for y in line.y[begin : begin + size] if _is_number(y)]
+        if values:
+            places = line.x[begin : begin + size]
+            centre = sum(places) / len(places)
+            mean = math.fsum(values) / len(values)
+            stretches[-1].append((centre, min(values), mean, max(values)))
+        elif stretches[-1]:
+            stretches.append([])
+    return [stretch for stretch in stretches if stretch]
+
+
+def _summary(line: Line) -> str:
+    values = [value for value in line.y if _is_number(value)]
+    return f"{line.name} from {values[0]:.4g} to {values[-1]:.4g}"
+
+
+def scatter(
+    title: str, note: str, points: Sequence[Point], names: Sequence[str], ordered: bool = False
+) -> Html:
+    """A map of points in groups; one unit is as long across as down.
+
+    Args:
+        title: what is shown.
+        note: a word more.
+        points: at least one.
+        names: of the groups.
+        ordered: whether the groups have an order, which their colours then show.
+    """
+    names = [shortened(name, 40) for name in names]
+    horizontal = [point.x for point in points]
+    vertical = [point.y for point in points]
+    centre = (min(horizontal) + max(horizontal)) / 2, (min(vertical) + max(vertical)) / 2
+    wide, tall = max(horizontal) - min(horizontal), max(vertical) - min(vertical)
+    scale = (MAP_SIZE - 24) / max(wide, tall, 1e-12)
+    # Flat clouds get a flat picture.
+    height = max(round(tall * scale) + 24, MAP_SIZE // 2)
+    letter = "s" if ordered else "c"
+    circles = []
+    for point in points:
+        circles.append(
+            element(
+                "circle",
+                element("title", shortened(point.text, 200)),
+                cx=f"{MAP_SIZE / 2 + (point.x - centre[0]) * scale:.1f}",
+                cy=f"{height / 2 - (point.y - centre[1]) * scale:.1f}",
+                r=2.6,
+                class_=f"{letter}{point.group}",
+            )
+        )
+    picture = element(
+        "svg",
+        element("g", *circles, class_="dots"),
+        viewBox=f"0 0 {MAP_SIZE} {height}",
+        role="img",
+        aria_label=f"{title}: {len(points)} points in the groups {', '.join(names)}",
+    )
+    caption = element("figcaption", element("b", title), element("span", note))
+    entries = [(f"{letter}{number}", "dot", name) for number, name in enumerate(names)]
+    return element("figure", caption, legend(entries), picture)
+
+
+def legend(entries: Sequence[tuple[str, str | None, str]]) -> Html:
+    """(colour, shape of the sign, name) of each entry."""
+    items = [
+        element("li", element("span", element("i", class_=shape), class_=colour), name)
+        for colour, shape, name in entries
+    ]
+    return element("ul", *items, class_="legend")
+
+
+def ticks(low: float, high: float, count: int, whole: bool = False) -> list[float]:
+    """Round numbers within a range, about ``count``.
+
+    Args:
+        low, high: of the range, low < high.
+        count: how many are wished for.
+        whole: whether they must be integers.
+    """
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    if whole:
+        step = max(step, 1.0)
+    begin, end = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [number * step for number in range(begin, end + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers 1, 2, 5, 10, 20 ... within a range of positive numbers; at most about six."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    found = [tick for tick in found if low <= tick <= high]
+    return found if len(found) <= 6 else found[:: math.ceil(len(found) / 6)]
+
+
+def short(value: float) -> str:
+    """A number as an axis prints it."""
+    if value == 0:
+        return "0"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            size = 1e3 if letter == "k" else size
+            return f"{value / size:.4g}{letter}"
+    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    """A range with a little room; one around a single value where there is only one."""
+    room = (high - low) * 0.06 or max(abs(high) * 0.1, 0.5)
+    return low - room, high + room
+
+
+def _is_number(value: object) -> bool:
+    # A log of a stranger may hold numbers whose differences are no longer finite.
+    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_real and abs(value) < LARGEST
+
+
+def gallery(*figures: Html | None) -> Html:
+    """Small charts side by side; those that are None are left out."""
+    return element("div", *figures, class_="charts")

@@ -1,0 +1,151 @@
+"""From finished runs to the numbers of an exhibit: the paper's and ours, mean and spread."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+from mindspore_cvae.reproduction.jobs import Job, training_of
+from mindspore_cvae.reproduction.paper import PAPER, Column, Exhibit, Row
+from mindspore_cvae.reproduction.stages import KINDS, Wanted, interpolation
+from mindspore_cvae.runs import folder
+
+Summary = dict[str, object]
+"""``mean``; ``spread``, the sample standard deviation (None of a single run); ``values``, by
+seed."""
+
+
+def summary(values: Mapping[int, float]) -> Summary | None:
+    """Mean and spread over seeds; None where there is no value."""
+    if not values:
+        return None
+    numbers = list(values.values())
+    return {
+        "mean": math.fsum(numbers) / len(numbers),
+        "spread": statistics.stdev(numbers) if len(numbers) > 1 else None,
+        "values": {str(seed): value for seed, value in values.items()},
+    }
+
+
+def collect(exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], settings: Mapping) -> dict:
+    """What is there of an exhibit.
+
+    Args:
+        exhibit: the table or figure.
+        jobs: of each row that is wanted, one a seed.
+        settings: how the runs were made, to be written beside the numbers.
+
+    Returns:
+        A document for JSON: ``exhibit``, ``title``, ``source``, ``settings``; ``rows``, each with
+        ``name``, ``group``, ``note``, ``system``, ``paper`` and ``ours`` (:data:`Summary` by
+        column), ``curves`` (by column and epoch) or ``texts`` (by seed) where its kind has them,
+        and ``runs`` by seed; ``unfinished``, sentences.
+
+    Raises:
+        InputError: A run was made with other settings.
+    """
+    rows, unfinished = [], {}
+    kind, wanted = KINDS[exhibit.kind], Wanted(generated=settings.get("generated"))
+    for row, row_jobs in jobs.items():
+        states = {job: training_of(job) for job in row_jobs}
+        done = [job for job in row_jobs if states[job].is_complete]
+        ready = [job for job in done if kind.is_there(job, wanted)]
+        for job in row_jobs:
+            if job not in done:
+                state = states[job]
+                said = f"trained to {state.share:.0%}" if state.is_begun else "not begun"
+                unfinished[job.name] = f"{job.name}: {said}"
+            elif job not in ready:
+                unfinished[job.name] = f"{job.name}: trained, not evaluated"
+        entry = {
+            "name": row.name,
+            "group": row.group,
+            "note": row.note,
+            "system": row.run.system,
+            "paper": dict(row.paper),
+            "ours": _columns(ready, exhibit),
+            "runs": {str(job.seed): _provenance(job) for job in row_jobs if job in done},
+        }
+        if exhibit.kind == "epochs":
+            entry["curves"] = _curves([job for job in row_jobs if states[job].is_begun], exhibit)
+        if exhibit.kind == "interpolation":
+            entry["texts"] = {str(job.seed): interpolation(job) for job in ready}
+        rows.append(entry)
+    return {
+        "exhibit": exhibit.name,
+        "title": exhibit.title,
+        "source": f"{PAPER}, {exhibit.name.replace('-', ' ').capitalize()}",
+        "settings": dict(settings),
+        "rows": rows,
+        "unfinished": list(unfinished.values()),
+    }
+
+
+def _columns(jobs: Iterable[Job], exhibit: Exhibit) -> dict[str, Summary]:
+    results = {job.seed: KINDS[exhibit.kind].numbers(job) for job in jobs}
+    columns = {}
+    for column in (*exhibit.columns, *exhibit.valid):
+        values = {
+            seed: float(result[column.key])
+            for seed, result in results.items()
+            if _is_number(result.get(column.key))
+        }
+        # A seed that never reached the mark makes the mean of the others a lie.
+        if values and (len(values) == len(results) or column.key != "iterations_to_99"):
+            columns[column.key] = summary(values)
+    return columns
+
+
+def _curves(jobs: Iterable[Job], exhibit: Exhibit) -> dict[str, dict[str, Summary]]:
+    """By column, then by epoch."""
+    validations: dict[int, dict[int, dict]] = {}
+    for job in jobs:
+        for row in folder.read_log(job.folder):
+            if row.get("event") == "valid" and isinstance(row.get("epoch"), int):
+                validations.setdefault(row["epoch"], {})[job.seed] = row
+    curves: dict[str, dict[str, Summary]] = {}
+    for column in (*exhibit.columns, *exhibit.valid):
+        for epoch in sorted(validations):
+            values = {
+                seed: float(row[column.key])
+                for seed, row in validations[epoch].items()
+                if _is_number(row.get(column.key))
+            }
+            if values:
+                curves.setdefault(column.key, {})[str(epoch)] = summary(values)
+    return curves
+
+
+def _is_number(value: object) -> bool:
+    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)
+
+
+def _provenance(job: Job) -> dict:
+    """Where a run lies and what it ran on."""
+    rows = folder.read_log(job.folder) if job.config is not None else []
+    start = next((row for row in rows if row.get("event") == "start"), {})
+    known = {key: start[key] for key in ("device", "precision", "version") if key in start}
+    ends = [row.get("seconds") for row in rows if row.get("event") == "end"]
+    if ends and _is_number(ends[-1]):
+        known["seconds"] = ends[-1]
+    return {"folder": str(job.folder), **known}
+
+
+def negative_epochs(curves: Mapping[str, Mapping[str, Summary]], key: str) -> list[int]:
+    """Epochs at which a column of a curve is below zero for some seed."""
+    return [
+        int(epoch)
+        for epoch, entry in curves.get(key, {}).items()
+        if min(entry["values"].values()) < 0
+    ]
+
+
+def shown(entry: Summary | None, column: Column) -> str:
+    """A summary as a table prints it: mean, and spread where there are several."""
+    if entry is None:
+        return ""
+    text = f"{entry['mean']:,.{column.digits}f}"
+    spread = entry["spread"]
+    return text if spread is None else f"{text} \N{PLUS-MINUS SIGN} {spread:,.{column.digits}f}"

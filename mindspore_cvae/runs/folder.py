@@ -1,0 +1,445 @@
+"""The folder of a run: what lies in it, who may write there, and its log.
+
+    RUN/config.yaml           the merged configuration
+    RUN/vocab.txt             one word a line, in the order of their numbers
+    RUN/log.jsonl             one JSON object a line, written as training goes
+    RUN/checkpoints/          see :mod:`runs.checkpoints`
+    RUN/metrics-<split>.json  the last evaluation of each split
+    RUN/ngram.json            the last perplexities by KenLM
+    RUN/report.html           all of it for people, see :mod:`report.sections`
+    RUN/profile/              what MindSpore's profiler wrote (``train.py --profile``)
+    RUN/lock                  held while a process trains here
+
+A folder may come from somebody else: links among these names are refused, so that nothing is
+written outside of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from mindspore_cvae.common.files import (
+    is_temporary,
+    read_regular,
+    remove_temporary,
+    write_atomically,
+)
+from mindspore_cvae.config import keys as config_keys
+from mindspore_cvae.config import layers as configuration
+from mindspore_cvae.config import options as config_options
+from mindspore_cvae.config.keys import Config
+from mindspore_cvae.errors import InputError, warn_user
+from mindspore_cvae.runs.lock import LOCK, Lock
+
+CONFIG = "config.yaml"
+
+VOCABULARY = "vocab.txt"
+
+LOG = "log.jsonl"
+
+CHECKPOINTS = "checkpoints"
+
+NGRAM = "ngram.json"
+
+PROFILE = "profile"
+
+REPORT = "report.html"
+
+EXPORT = "export"
+
+SPLITS = ("train", "valid", "test")
+
+"""Splits of which a run may have metrics."""
+
+
+def metrics_name(split: str) -> str:
+    """Name of the file with a split's metrics."""
+    return f"metrics-{split}.json"
+
+
+def is_run(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds a run: a configuration, and a log or a folder of checkpoints."""
+    folder = Path(folder)
+    has_results = (folder / LOG).is_file() or (folder / CHECKPOINTS).is_dir()
+    return (folder / CONFIG).is_file() and has_results
+
+
+def is_own(folder: Path, path: Path) -> bool:
+    """Whether a path is the place of one of the files that a run's commands write and read.
+
+    Args:
+        folder: The run.
+        path: A path below it.
+    """
+    first, *rest = path.relative_to(folder).parts
+    if rest:
+        return first in (CHECKPOINTS, EXPORT, PROFILE)
+    own = (CONFIG, VOCABULARY, LOG, LOCK, NGRAM, REPORT, CHECKPOINTS, EXPORT, PROFILE)
+    return first in (*own, *map(metrics_name, SPLITS))
+
+
+def check(folder: str | os.PathLike, resume: bool = False, overwrite: bool = False) -> None:
+    """Refuse a folder that training must not write to; writes nothing.
+
+    Args:
+        folder: Where the run is to lie; it need not exist.
+        resume: The run that lies there is to be continued; a folder without a run is fine too.
+        overwrite: The run that lies there is to be deleted.
+
+    Raises:
+        InputError: A run is there and neither resume nor overwrite was said, or both were; or the
+            folder holds other things than a run; or a part of the run is a link.
+    """
+    folder = Path(folder)
+    if resume and overwrite:
+        raise InputError("--resume continues a run and --overwrite deletes it: choose one")
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder, so no run can lie there: choose another")
+    for name in (CONFIG, VOCABULARY, LOG, CHECKPOINTS, LOCK, PROFILE):
+        if (folder / name).is_symlink():
+            raise InputError(f"{folder / name} is a link: a run's own files must lie in its folder")
+    try:
+        if is_run(folder):
+            if not resume and not overwrite:
+                raise InputError(
+                    f"{folder} is already a run: --resume continues it, --overwrite deletes it and "
+                    "starts anew"
+                )
+        elif not _is_fresh(folder):
+            raise InputError(f"{folder} is not empty and not a run: choose another --output_dir")
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+
+def _is_fresh(folder: Path) -> bool:
+    """Whether nothing is there but what a process that died at once leaves."""
+    rest = {path.name for path in folder.iterdir() if not is_temporary(path)}
+    checkpoints = folder / CHECKPOINTS
+    return rest <= {LOCK, CHECKPOINTS} and not (checkpoints.exists() and any(checkpoints.iterdir()))
+
+
+def read_config(
+    folder: str | os.PathLike,
+    overrides: Iterable[str] = (),
+    *,
+    data_dir: str | None = None,
+    device_target: str | None = None,
+    device_id: int | None = None,
+    precision: str | None = None,
+    amp_level: str | None = None,
+) -> Config:
+    """The configuration of a run that is to be used (evaluated, decoded, exported).
+
+    Args:
+        folder: The run.
+        overrides, data_dir, device_target, device_id, precision, amp_level: See
+            :func:`config.layers.load`. Only what leaves the model as it is may change.
+
+    Raises:
+        InputError: The folder is no run, or a setting would make it another model.
+    """
+    folder = Path(folder)
+    if not is_run(folder):
+        state = "is not a run (it has no config.yaml)" if folder.is_dir() else "does not exist"
+        raise InputError(f"{folder} {state}: give the --output_dir of a training run")
+    saved = configuration.read_saved(folder / CONFIG)
+    config = configuration.override(
+        saved,
+        overrides,
+        data_dir=data_dir,
+        device_target=device_target,
+        device_id=device_id,
+        precision=precision,
+        amp_level=amp_level,
+    )
+    old, new = config_keys.flatten(saved), config_keys.flatten(config)
+    for key in old:
+        if new[key] != old[key] and key not in config_keys.USABLE_AFTER_TRAINING:
+            before, after = config_options.shown(old[key]), config_options.shown(new[key])
+            raise InputError(
+                f"{config_options.COMMAND_LINE}: {key} is {before} in {folder / CONFIG} and cannot "
+                f"be {after} after training (--help lists what can be set)"
+            )
+    return config
+
+
+EVALUATED = (
+    *("system", "split", "data_dir", "max_sentences", "samples"),
+    *("checkpoint", "step", "precision", "amp_level"),
+)
+
+"""Keys of metrics that say of what they are: where all are equal, so are the columns that two
+evaluations share."""
+
+
+def write_metrics(folder: str | os.PathLike, split: str, metrics: Mapping[str, object]) -> Path:
+    """Write ``metrics-<split>.json`` atomically; numbers that are not finite become null.
+
+    Columns that an evaluation of the same checkpoint, text and settings has left there stay; with a
+    warning, those of another do not.
+
+    Returns:
+        The file's path.
+    """
+    path = Path(folder) / metrics_name(split)
+    before = read_metrics(folder, path.name)
+    if "step" in before and all(before.get(key) == metrics.get(key) for key in EVALUATED):
+        metrics = {**before, **metrics}
+    elif lost := sorted(before.keys() - metrics.keys()):
+        warn_user(
+            f"{path} held {', '.join(lost)} of another checkpoint, text or settings: replaced "
+            "(--output writes elsewhere)"
+        )
+    write_json(path, metrics)
+    return path
+
+
+def write_json(path: Path, document: Mapping[str, object]) -> None:
+    """Write results atomically; numbers that are not finite become null."""
+    write_atomically(path, json_text(document))
+
+
+def json_text(document: Mapping[str, object]) -> str:
+    """Results as the text of a JSON file; numbers that are not finite become null."""
+    return json.dumps(_plain(document), indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: object) -> object:
+    """A value as JSON has it: NumPy's numbers as Python's, and null for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_metrics(folder: str | os.PathLike, name: str) -> dict:
+    """A JSON file of results in a run's folder (``metrics-test.json``, ``ngram.json``); an empty
+    one where it is missing or no such file."""
+    try:
+        content = json.loads(read_regular(Path(folder) / name))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_log(folder: str | os.PathLike) -> list[dict]:
+    """The rows of a run's log; lines that are no rows, such as a torn last one, are left out."""
+    rows = []
+    try:
+        path = Path(folder) / LOG
+        if not path.is_file():
+            return []
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(row, dict):
+                    rows.append(row)
+    except OSError:
+        return []
+    return rows
+
+
+class Log:
+    """``log.jsonl``: every row is on its way to the disk when :meth:`write` returns.
+
+    Args:
+        path: The file; it is created if it is not there.
+        rows: How many rows of it stay: those that the checkpoint knew from which training goes on,
+            0 for a new run. Later ones and a last line that was torn are cut off, so that there is
+            neither a gap nor a repeat.
+
+    Attributes:
+        path: The file.
+        rows: How many rows it has; after opening, fewer than asked for if somebody removed some.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike, rows: int = 0):
+        self.path = Path(path)
+        self.rows = 0
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        self._file = os.fdopen(os.open(self.path, flags, 0o666), "r+b", buffering=0)
+        os.ftruncate(self._file.fileno(), self._count_up_to(rows))
+
+    def _count_up_to(self, rows: int) -> int:
+        """Position after so many whole lines, or after all if there are fewer."""
+        position = 0
+        with open(self.path, "rb") as file:
+            while self.rows < rows and (line := file.readline()).endswith(b"\n"):
+                position += len(line)
+                self.rows += 1
+        return position
+
+    def write(self, row: Mapping[str, object]) -> None:
+        """Append a row. Numbers that are not finite become null.
+
+        Raises:
+            OSError: The row could not be written whole; the error names the file.
+        """
+        line = json.dumps(_plain(row), allow_nan=False).encode() + b"\n"
+        with self._named_errors():
+            written = self._file.write(line)
+        if written != len(line):
+            raise OSError(f"{self.path}: a row could not be written whole; is the disk full?")
+        self.rows += 1
+
+    def sync(self) -> int:
+        """Make all rows durable.
+
+        Returns:
+            Their number, for the state of the checkpoint that is written next.
+
+        Raises:
+            OSError: It failed; the error names the file.
+        """
+        with self._named_errors():
+            os.fsync(self._file.fileno())
+        return self.rows
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Errors of the system name the file."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Run:
+    """A run's folder, held by one process that trains there. Use it as a context manager.
+
+    Args:
+        folder: The folder; it is created with its parents.
+        resume, overwrite: See :func:`check`. With overwrite, a run that lies there is deleted.
+
+    Attributes:
+        folder: The run's folder.
+        checkpoints: Its folder of checkpoints.
+
+    Raises:
+        InputError: :func:`check` refuses the folder, or another process trains there.
+        OSError: The folder cannot be created or written.
+    """
+
+    def __init__(self, folder: str | os.PathLike, resume: bool = False, overwrite: bool = False):
+        check(folder, resume, overwrite)
+        self.folder = Path(folder)
+        self.checkpoints = self.folder / CHECKPOINTS
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be created: {error.strerror}") from None
+        self._lock = Lock(self.folder / LOCK)
+        try:
+            # What was true before the lock was taken may have changed since.
+            check(folder, resume, overwrite)
+            if overwrite:
+                self._delete_run()
+            self.checkpoints.mkdir(exist_ok=True)
+            remove_temporary(self.folder)
+            remove_temporary(self.checkpoints)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _delete_run(self) -> None:
+        """Delete all but the lock; the configuration goes last, so that a rest is still a run."""
+        if not is_run(self.folder):
+            return
+        kept = (LOCK, CONFIG, CHECKPOINTS)
+        others = [path for path in self.folder.iterdir() if path.name not in kept]
+        for path in [*others, *self.checkpoints.glob("*")]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        (self.folder / CONFIG).unlink()
+
+    def write_inputs(self, config: Config, vocabulary) -> None:
+        """Write ``config.yaml`` and ``vocab.txt``.
+
+        Args:
+            config: The merged configuration.
+            vocabulary: A :class:`data.vocabulary.Vocabulary`.
+        """
+        # The configuration first: it makes the folder a run, which --overwrite may delete.
+        config.save(self.folder / CONFIG)
+        vocabulary.save(self.folder / VOCABULARY)
+
+    def open_log(self, rows: int = 0, warn: Callable[[str], None] = warn_user) -> Log:
+        """The run's log, cut to the rows that a checkpoint knew; see :class:`Log`.
+
+        Args:
+            rows: Rows to keep.
+            warn: Called with a sentence if the file has fewer.
+        """
+        log = Log(self.folder / LOG, rows)
+        if log.rows < rows:
+            warn(f"{log.path} has {log.rows} rows of the {rows} before the checkpoint")
+        return log
+
+    def close(self) -> None:
+        """Let other processes train here."""
+        self._lock.release()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Onlooker:
+    """A run's folder for a process that trains there beside the one that holds it: reads, never
+    writes; otherwise used as a :class:`Run`.
+
+    Args:
+        folder: The folder, which the other process has made.
+    """
+
+    rows = 0
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        self.checkpoints = self.folder / CHECKPOINTS
+
+    def write_inputs(self, config: Config, vocabulary) -> None:
+        """Does nothing."""
+
+    def open_log(self, rows: int = 0) -> Onlooker:
+        """A log that forgets every row."""
+        self.rows = rows
+        return self
+
+    def write(self, row: Mapping[str, object]) -> None:
+        """Counts the row."""
+        self.rows += 1
+
+    def sync(self) -> int:
+        """How many rows the log of the other process has."""
+        return self.rows
+
+    def close(self) -> None:
+        """Does nothing."""

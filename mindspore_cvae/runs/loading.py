@@ -1,0 +1,100 @@
+"""A run read back: configuration, vocabulary, and the model with the weights of a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mindspore
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from mindspore_cvae.config.keys import Config
+from mindspore_cvae.data.vocabulary import Vocabulary
+from mindspore_cvae.errors import InputError, warn_user
+from mindspore_cvae.model.building import build_model
+from mindspore_cvae.model.equation import LatentVariableModel
+from mindspore_cvae.runs import checkpoints
+from mindspore_cvae.runs import folder as runs_folder
+
+CHECKPOINTS = {"best": "best", "best_valid": "best_valid", "last": "latest"}
+"""What a checkpoint is called on the command line, and in the run folder."""
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """What a run folder holds."""
+
+    config: Config
+    vocabulary: Vocabulary
+    model: LatentVariableModel
+    checkpoint: str
+    """One of :data:`CHECKPOINTS`."""
+    step: int
+    """Training steps behind the weights."""
+    folder: Path
+
+
+def load_run(
+    run_folder: str | Path, checkpoint: str = "best", config: Config | None = None
+) -> LoadedRun:
+    """Read a run. The device must have been chosen before (:func:`devices.choosing.choose`).
+
+    Args:
+        run_folder: What training wrote.
+        checkpoint: ``best`` on validation by ``train.select``, ``best_valid`` by the valid bound
+            (the last, with a warning, where no validation was fit to choose one), or ``last``.
+        config: What :func:`runs.folder.read_config` made of the run's configuration and
+            further settings; None takes the run's own.
+
+    Raises:
+        InputError: There is no such run or checkpoint, or its files do not fit each other.
+    """
+    folder = Path(run_folder)
+    if checkpoint not in CHECKPOINTS:
+        raise InputError(f"checkpoint must be one of {', '.join(CHECKPOINTS)}, not {checkpoint!r}")
+    if config is None:
+        config = runs_folder.read_config(folder)
+    is_mark = checkpoint in checkpoints.MARKS
+    if is_mark and not checkpoints.has_mark(folder / runs_folder.CHECKPOINTS, checkpoint):
+        warn_user(f"{folder}: no validation was fit to choose a best checkpoint; the last is taken")
+        checkpoint = "last"
+    vocabulary = Vocabulary.load(folder / runs_folder.VOCABULARY)
+    saved = checkpoints.load(folder / runs_folder.CHECKPOINTS, CHECKPOINTS[checkpoint])
+    model = build_model(config.slots, config.model, len(vocabulary), config.seed)
+    restore(model, saved.tensors, str(saved.path))
+    return LoadedRun(config, vocabulary, model.set_train(False), checkpoint, saved.step, folder)
+
+
+def restore(cell: nn.Cell, tensors: dict[str, np.ndarray], source: str) -> None:
+    """Give a model, or a training step, its parameters of a checkpoint; others are left alone.
+
+    Args:
+        cell: From :mod:`model.building`.
+        tensors: By the parameters' names.
+        source: Where they come from, for messages.
+
+    Raises:
+        InputError: A parameter is missing or has another shape than configuration and vocabulary
+            say, or another type, or holds numbers that are not finite.
+    """
+    for parameter in cell.get_parameters():
+        if parameter.name not in tensors:
+            raise InputError(
+                f"{source} lacks {parameter.name}: it does not belong to the run's config.yaml"
+            )
+        values = tensors[parameter.name]
+        if values.shape != parameter.shape:
+            raise InputError(
+                f"{source}: {parameter.name} has the shape {values.shape}, but config.yaml and "
+                f"vocab.txt of the run ask for {parameter.shape}"
+            )
+        if values.dtype != mindspore.dtype_to_nptype(parameter.dtype):
+            raise InputError(f"{source}: {parameter.name} has the type {values.dtype} of no run")
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"{source}: {parameter.name} holds numbers that are not finite, so the model is "
+                "of no use: take another checkpoint (--checkpoint last, best), or train anew"
+            )
+        # In place: a loop of a compiled graph sees no other tensor; see steps.CriticThenModel.
+        ops.assign(parameter, Tensor(values))

@@ -1,0 +1,1 @@
+"""The synthetic clustering experiment: systems, training, clusters, experiment, pictures."""

@@ -1,0 +1,1 @@
+"""How a model learns: noise, steps, building, schedules, scaling, profiling, trainer."""

@@ -1,0 +1,1 @@
+"""The kinds of update: updates (what all share), joint, critics, aggressive, semi_amortized."""

@@ -1,0 +1,88 @@
+"""One update of all parameters, the objective of a system without critics."""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+from mindspore_cvae.training.scaling import Scaling
+from mindspore_cvae.training.steps.updates import TrainingStep, clip_groups
+
+
+class JointStep(TrainingStep, nn.TrainOneStepCell):
+    """One update of all parameters of the model together.
+
+    Args:
+        model: a :class:`model.equation.LatentVariableModel`.
+        optimizer: of encoder, posterior and decoder, in this order.
+        groups: numbers of parameters whose gradients are clipped together; they add up to all.
+        clip_norm: limit of each group's norm; None for none.
+        scaling: of the losses whose gradients are taken; see :mod:`training.scaling`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Cell,
+        optimizer: nn.Optimizer,
+        groups: list[int],
+        clip_norm: float | None,
+        scaling: Scaling,
+    ):
+        super().__init__(model, optimizer)
+        self.groups = groups
+        self.clip_norm = clip_norm
+        self.scaling = scaling
+        self.value_and_grad = ops.value_and_grad(self.forward, None, self.weights, has_aux=True)
+
+    def forward(self, *batch):
+        """The model's terms, and before them what the gradient is taken of."""
+        terms = self.network(*batch)
+        return (self.scaling.scaled(terms[0]), *terms)
+
+    def construct(
+        self,
+        tokens: Tensor,
+        weight: Tensor,
+        beta: Tensor,
+        encoder_tokens: Tensor,
+        posterior_noise,
+        prior,
+        contrast_prior,
+        encoder_bytes,
+        embedding_bytes,
+        output_bytes,
+    ) -> Tensor:
+        (_scaled, loss, reconstruction, divergence, contrast), gradients = self.value_and_grad(
+            tokens,
+            weight,
+            beta,
+            encoder_tokens,
+            posterior_noise,
+            contrast_prior,
+            encoder_bytes,
+            embedding_bytes,
+            output_bytes,
+        )
+        updates = (self.optimizer(self.clipped(gradients)),)
+        loss = ops.depend(loss, self.scaling.end_step(updates))
+        none = ops.zeros_like(loss)
+        return ops.stack((loss, reconstruction, divergence, contrast, none, none))
+
+    def clipped(self, gradients: tuple) -> tuple:
+        """Gradients of the scaled loss summed over processes and unscaled, then each group clipped
+        to its own norm."""
+        gradients = self.scaling.unscaled(self.network.ranks.add(gradients))
+        if self.clip_norm is None:
+            return gradients
+        return clip_groups(gradients, self.groups, self.clip_norm)
+
+    def counts(self) -> dict[str, int]:
+        """What the scaling counts."""
+        return self.scaling.counts()
+
+    def readings(self) -> dict[str, float]:
+        """What the scaling tells."""
+        return self.scaling.readings()
+
+    def skipped_steps(self) -> int:
+        """See :class:`TrainingStep`."""
+        return self.scaling.skipped_steps()

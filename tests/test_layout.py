@@ -1,0 +1,140 @@
+"""Rooms import one way, each names its files, and commands answer before MindSpore is loaded."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mindspore_cvae
+
+PACKAGE = Path(mindspore_cvae.__file__).parent
+NAME = PACKAGE.name
+
+FLOORS = (
+    ("errors", "common", "systems"),
+    ("devices", "config"),
+    ("data", "model"),
+    ("runs",),
+    ("generation",),
+    ("evaluation",),
+    ("training", "api"),
+    ("report", "export", "toy", "audit"),
+    ("reproduction",),
+    ("commands",),
+)
+"""The rooms from the ground up; a room imports from the floors below its own."""
+ABOVE = {"__init__", "__main__"}
+"""The package's door and its program: they hand on to any room."""
+
+WITHOUT_MINDSPORE = (
+    "errors",
+    "systems",
+    "training.schedules",
+    "training.noise",
+    "common.files",
+    "common.randomness",
+    "config.layers",
+    "data.corpus",
+    "data.batches",
+    "commands.options",
+    "commands.program",
+    "commands.train",
+    "commands.evaluate",
+)
+"""What --help and configuration errors need, and what only works on text and arrays."""
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def statements(node):
+    """Every statement that runs, in functions too; not what is imported for type hints alone."""
+    for child in ast.iter_child_nodes(node):
+        if not is_type_checking(child):
+            yield child
+            yield from statements(child)
+
+
+def imported_modules(path):
+    """Modules of the package that a file imports: ``data.corpus``, ``errors``."""
+    modules = set()
+    for node in statements(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            head, *rest = name.split(".")
+            # The longest beginning that is a module; what follows is a name in it.
+            while head == NAME and rest and ".".join(rest) not in FILES:
+                rest = rest[:-1]
+            if head == NAME and rest:
+                modules.add(".".join(rest))
+    return modules
+
+
+FILES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in PACKAGE.rglob("*.py")
+}
+IMPORTS = {module: imported_modules(path) for module, path in FILES.items()}
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def room_of(module):
+    return module.partition(".")[0]
+
+
+def test_the_parser_sees_imports():
+    assert IMPORTS["training.building"] >= {"model.equation", "training.steps.updates"}
+    assert IMPORTS["model.networks"] == {"model.objectives"}
+
+
+def test_every_room_has_a_floor_and_nothing_else_is_there():
+    assert {room_of(module) for module in FILES} == {*FLOOR, *ABOVE}
+
+
+@pytest.mark.parametrize("room", FLOOR)
+def test_a_room_imports_from_the_floors_below(room):
+    against = [
+        f"{module} imports {imported}"
+        for module in FILES
+        if room_of(module) == room
+        for imported in IMPORTS[module]
+        if room_of(imported) != room and FLOOR[room_of(imported)] >= FLOOR[room]
+    ]
+    assert not against
+
+
+def test_no_module_imports_itself_through_others():
+    graphlib.TopologicalSorter(IMPORTS).prepare()
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES.values()} - {PACKAGE}))
+def test_a_room_says_what_its_files_are_and_holds_nothing_else(folder):
+    (docstring,) = ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body
+    if folder.name == "commands":
+        return
+    words = set(re.findall(r"\w+", docstring.value.value))
+    inside = {path.stem for path in folder.iterdir() if path.suffix == ".py"}
+    inside |= {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert inside - {"__init__"} <= words
+
+
+def test_commands_answer_before_mindspore_is_loaded():
+    imports = "\n".join(f"import {NAME}.{module}" for module in WITHOUT_MINDSPORE)
+    check = f"import sys\n{imports}\nprint(sorted(m for m in sys.modules if m == 'mindspore'))"
+    done = subprocess.run(
+        [sys.executable, "-c", check], cwd=PACKAGE.parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
