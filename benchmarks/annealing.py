@@ -78,15 +78,7 @@ def main() -> None:
         choosing.choose("CPU")
         corpus = corpus_of_run(config, folder)
         loaded = load_run(folder, "best_valid", config)
-        evaluator = Scorer(
-            loaded.model,
-            config.slots,
-            corpus_widths(corpus, config.data.buckets),
-            config.eval.rows,
-            config.eval.tokens,
-            config.model.latent_size,
-            config.seed,
-        )
+        evaluator = Scorer(loaded.model, config, corpus_widths(corpus, config.data.buckets))
         split = {part.name: part for part in corpus.splits}[arguments.split]
         tuning = corpus.train if arguments.split == "valid" else corpus.valid
         sampler = ImportanceSampler(evaluator)

@@ -182,8 +182,7 @@ def project_evaluation(case: Case) -> Round:
 
     split = evaluated_split(case)
     widths = bucket_widths(split.lengths, settings.data.buckets)
-    sizes = settings.eval.rows, settings.eval.tokens, settings.model.latent_size, 0
-    evaluator = Scorer(model, settings.slots, widths, *sizes)
+    evaluator = Scorer(model, settings, widths)
     # A few draws compile every graph: their shapes do not depend on the number of draws.
     evaluator.score(split, DRAWS_PER_CALL)
 

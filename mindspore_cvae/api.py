@@ -97,10 +97,7 @@ class ContrastiveVAE:
         rows, max_words = config.eval.rows, config.data.max_words
         self._encoder = SentenceEncoder(run.model, self.latent_size, max_words, rows)
         self._decoder = SentenceDecoder(run.model.decoder, rows)
-        self._evaluator = Scorer(
-            *(run.model, config.slots, graph_widths(max_words)),
-            *(rows, config.eval.tokens, self.latent_size, config.seed),
-        )
+        self._evaluator = Scorer(run.model, config, graph_widths(max_words))
         self._training: _Codes | None = None
 
     @classmethod

@@ -272,16 +272,16 @@ class Parts:
         key = ("step", id(model), slots, settings)
         return self.once(key, lambda: build_step(model, slots, training))
 
-    def evaluator(self, model, slots, widths, *arguments):
-        key = ("evaluator", id(model), slots, tuple(widths), *arguments)
-        return self.once(key, lambda: Scorer(model, slots, widths, *arguments))
+    def scorer(self, model, config, widths, ranks):
+        key = ("scorer", id(model), config.slots, tuple(widths), config.eval, config.seed, ranks)
+        return self.once(key, lambda: Scorer(model, config, widths, ranks))
 
     def __enter__(self) -> Parts:
         self.stack = contextlib.ExitStack()
         for name, part in (
             ("build_model", self.model),
             ("build_step", self.step),
-            ("Evaluator", self.evaluator),
+            ("Scorer", self.scorer),
         ):
             self.stack.enter_context(mock.patch.object(trainer, name, part))
         return self

@@ -170,7 +170,7 @@ def test_scores_are_those_of_the_evaluation(runs_of, system):
     scores = model.score(SENTENCES, samples=3)
     split = load_corpus(model.config.data, model.vocabulary).test
     run = load_run(runs_of(system))
-    evaluator = Scorer(run.model, run.config.slots, (12,), 16, 192, latent_size=4, seed=0)
+    evaluator = Scorer(run.model, run.config, (12,))
     metrics = paper_metrics(evaluator.score(split, samples=3), run.config.slots)
     assert scores.tokens.tolist() == [len(sentence.split()) + 1 for sentence in SENTENCES]
     assert scores.rec.shape == (len(SENTENCES),)

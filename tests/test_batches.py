@@ -265,7 +265,7 @@ def test_losses_equal_those_of_exact_lengths():
 
     def losses(tokens):
         tokens = Tensor(tokens)
-        _, _, z = model.encode(tokens, None)
+        _, _, z = model.encode((tokens, None, None))
         return model.decoder(tokens, z).asnumpy()
 
     with execution("pynative"):

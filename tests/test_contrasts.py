@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import mindspore as ms
 import numpy as np
 import numpy_twins as twins
@@ -17,11 +19,16 @@ SENTENCES = len(WEIGHT)
 H, Z = RANDOM.normal(size=(2 * SENTENCES, 6)), RANDOM.normal(size=(2 * SENTENCES, 4))
 PRIOR_DRAWS = RANDOM.normal(size=(7, 4)).astype(np.float32)
 H, Z = H.astype(np.float32), Z.astype(np.float32)
-DEFAULTS = {"on": "z", "temperature": 0.05, "negatives": "second", "batch_mean_pair": False}
+DEFAULTS = {
+    "contrast_on": "z",
+    "temperature": 0.05,
+    "negatives": "second",
+    "batch_mean_pair": False,
+}
 
 OPTIONS = {
     "default": {},
-    "on h": {"on": "h"},
+    "on h": {"contrast_on": "h"},
     "warmer": {"temperature": 0.7},
     "negatives of the first view": {"negatives": "first"},
     "batch mean": {"batch_mean_pair": True},
@@ -36,7 +43,7 @@ OPTIONS = {
 
 
 def info_nce(h, z, prior_draws=None, **options):
-    cell = CONTRASTS["info_nce"](**{**DEFAULTS, **options})
+    cell = CONTRASTS["info_nce"](SimpleNamespace(**{**DEFAULTS, **options}))
     both = ms.value_and_grad(cell, (0, 1))
     value, gradients = both(*tiny.tensors([h, z, prior_draws, WEIGHT]))
     return value.asnumpy(), [gradient.asnumpy() for gradient in gradients]
@@ -46,7 +53,7 @@ def info_nce(h, z, prior_draws=None, **options):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_equals_numpy(name, mode):
     options = {**DEFAULTS, "prior_draws": (), **OPTIONS[name]}
-    on = options.pop("on")
+    on = options.pop("contrast_on")
     vectors = {"h": H, "z": Z}[on]
 
     def twin(both_views):
@@ -78,7 +85,7 @@ def test_filler_rows_change_nothing(name):
 def test_two_orthogonal_sentences_by_hand():
     """Cosine 1 to the own positive, 0 to the other: -log(1 + e^(-1/tau)) each."""
     views = np.array([[1, 0], [0, 1], [2, 0], [0, 3]], np.float32)
-    cell = CONTRASTS["info_nce"](**{**DEFAULTS, "temperature": 0.5})
+    cell = CONTRASTS["info_nce"](SimpleNamespace(**{**DEFAULTS, "temperature": 0.5}))
     value = cell(Tensor(views), Tensor(views), None, Tensor(np.ones(2, np.float32)))
     np.testing.assert_allclose(value.asnumpy(), -np.log1p(np.exp(-2)), rtol=1e-5)
 
@@ -91,5 +98,5 @@ def test_equal_views_of_equal_sentences_cannot_be_told_apart():
 
 
 def test_no_contrast_is_0():
-    cell = CONTRASTS["none"](**DEFAULTS)
+    cell = CONTRASTS["none"](SimpleNamespace(**DEFAULTS))
     assert cell(*tiny.tensors([H, Z, None, WEIGHT])).asnumpy() == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import mindspore as ms
 import numpy as np
 import numpy_twins as twins
@@ -112,8 +114,14 @@ def model_term_twin(weights, own, options, h, z, prior):
     return term
 
 
+def made(name, **options):
+    """The divergence; slots and sizes are one here."""
+    both = SimpleNamespace(**{**DEFAULTS, **options})
+    return DIVERGENCES[name](both, both)
+
+
 def build(name, seed=0, **options):
-    cell = DIVERGENCES[name](**{**DEFAULTS, **options})
+    cell = made(name, **options)
     cell.update_parameters_name()
     return cell, tiny.randomise(cell, seed)
 
@@ -189,7 +197,7 @@ def test_filler_rows_change_nothing(form):
 def test_gaussian_kl_is_the_sum_over_views_of_means_over_sentences():
     random = np.random.default_rng(2)
     mean, log_variance = random.normal(size=(2, 2 * SENTENCES, LATENT)).astype(np.float32)
-    cell = DIVERGENCES["gaussian_kl"](**DEFAULTS)
+    cell = made("gaussian_kl")
     parameters = np.concatenate([mean, log_variance], 1)
     result = cell(*tiny.tensors([None, parameters, mean, None, WEIGHT])).asnumpy()
     each = by_view(twins.gaussian_kl(mean.astype(float), log_variance.astype(float)))
@@ -199,10 +207,10 @@ def test_gaussian_kl_is_the_sum_over_views_of_means_over_sentences():
 
 def test_divergences_without_critics_have_no_parameters():
     for name in ("none", "gaussian_kl"):
-        assert not DIVERGENCES[name](**DEFAULTS).parameters_dict()
+        assert not made(name).parameters_dict()
 
 
 def test_no_divergence_is_0():
     _, z, _ = codes(2)
-    cell = DIVERGENCES["none"](**DEFAULTS)
+    cell = made("none")
     assert cell(*tiny.tensors([None, None, z, None, WEIGHT])).asnumpy() == 0

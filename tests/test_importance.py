@@ -14,7 +14,7 @@ from mindspore_cvae.common import randomness
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.evaluation import bounds, importance
 from mindspore_cvae.evaluation.importance import ImportanceSampler
-from mindspore_cvae.evaluation.metrics import evaluate
+from mindspore_cvae.evaluation.metrics import Weighing, evaluate
 from mindspore_cvae.evaluation.proposals import (
     Choice,
     adam_descent,
@@ -137,7 +137,7 @@ def test_an_autoencoder_has_the_bound_and_no_exact_kl():
     evaluator = evaluator_of("deterministic", 2)
     part = split(copies=COPIES)
     truth = np.repeat(integrated_nll(evaluator, split()), COPIES)
-    metrics, values = evaluate(evaluator, part, 16, iw_samples=128, tuning=split(4, seed=1))
+    metrics, values = evaluate(evaluator, part, 16, weighing=Weighing(128), tuning=split(4, seed=1))
     gap, error = mean_and_error(values["iw_nll"] - truth)
     # The fit is a point, so its proposal is a ball, and the bound looser than with a fitted shape.
     assert -4 * error < gap < 0.3
@@ -153,7 +153,9 @@ def test_numbers_do_not_depend_on_how_draws_are_cut_into_calls():
     part = split(5)
     reference, *others = (
         numbers(
-            evaluate(evaluator_of("mlp", 2, **cut), part, 24, iw_samples=40, tuning=split(4))[0]
+            evaluate(
+                evaluator_of("mlp", 2, **cut), part, 24, weighing=Weighing(40), tuning=split(4)
+            )[0]
         )
         for cut in ({"rows": 320}, {"rows": 33}, {"rows": 3}, {"rows": 320, "tokens": 17 * WIDTH})
     )
@@ -175,7 +177,9 @@ def test_proposals_are_chosen_on_validation_and_never_on_the_evaluated_split():
     evaluator = evaluator_of("affine", 2)
     chosen = ImportanceSampler(evaluator).choose(split(4, seed=9), 16, 32)
     for seed in range(3):
-        metrics, _ = evaluate(evaluator, split(3, seed), 16, iw_samples=32, tuning=split(4, seed=9))
+        metrics, _ = evaluate(
+            evaluator, split(3, seed), 16, weighing=Weighing(32), tuning=split(4, seed=9)
+        )
         names = ("iw_proposal", "iw_inflation", "iw_widening")
         assert Choice(*(metrics[name] for name in names)) == chosen
 
@@ -200,6 +204,6 @@ def test_the_choice_shares_no_draws_with_what_is_read(monkeypatch):
 
 def test_fewer_noise_than_latent_dimensions_have_no_exact_kl_but_a_bound():
     evaluator = evaluator_of("affine", 3, noise_size=2)
-    metrics, _ = evaluate(evaluator, split(), 16, iw_samples=32, tuning=split(4, seed=9))
+    metrics, _ = evaluate(evaluator, split(), 16, weighing=Weighing(32), tuning=split(4, seed=9))
     assert metrics["kl_exact"] is None and metrics["mi_exact"] is None
     assert np.isfinite(metrics["iw_nll"])

@@ -16,7 +16,7 @@ from mindspore_cvae.data.batches import corpus_widths
 from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.data.vocabulary import BEGIN, END
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.evaluation.metrics import evaluate, evaluate_run
+from mindspore_cvae.evaluation.metrics import Weighing, evaluate, evaluate_run
 from mindspore_cvae.evaluation.scoring import Scorer
 from mindspore_cvae.model.building import build_model
 from mindspore_cvae.model.networks import LanguageModel
@@ -113,7 +113,7 @@ def test_perplexity_is_exact(run, model):
     not."""
     settings = layers.read_saved(run / "config.yaml")
     corpus = load_corpus(settings.data, model.vocabulary)
-    metrics, values = evaluate_run(run, settings, corpus, "test", "best", iw_samples=5)
+    metrics, values = evaluate_run(run, settings, corpus, "test", "best", weighing=Weighing(5))
     tensors = checkpoints.load(run / "checkpoints").tensors
     weights = {
         name.removeprefix("decoder."): values.astype(float) for name, values in tensors.items()
@@ -154,9 +154,6 @@ def test_without_fresh_critics(run, model):
     """There are no codes to which critics could be fitted."""
     settings = layers.read_saved(run / "config.yaml")
     corpus = load_corpus(settings.data, model.vocabulary)
-    evaluator = Scorer(
-        *(load_run(run).model, settings.slots, corpus_widths(corpus, 1)),
-        *(8, 256, model.latent_size, 0),
-    )
+    evaluator = Scorer(load_run(run).model, settings, corpus_widths(corpus, 1))
     metrics, _ = evaluate(evaluator, corpus.test, 1, critic_sizes=settings.model)
     assert "kl_refit" not in metrics

@@ -46,7 +46,7 @@ def read_back(training, noise):
     """What greedy decoding makes of each sentence's code, as rows like TOKENS."""
     model = training.model.set_train(False)
     with tiny.execution("pynative"):
-        _, _, z = model.encode(*tiny.tensors([TOKENS, noise.posterior]))
+        _, _, z = model.encode(tiny.tensors([TOKENS, None, noise.posterior]))
         hidden, cell = model.decoder.initial_state(z)
     words = np.full(len(TOKENS), tiny.START, np.int32)
     result, ended = [words], np.zeros(len(TOKENS), bool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import numpy_twins as twins
@@ -16,13 +17,13 @@ from mindspore_cvae.systems import SYSTEMS
 from mindspore_cvae.training.noise import NoiseMaker
 
 HIDDEN, LATENT, NOISE = 5, 4, 3
-SIZES = {
-    "hidden_size": HIDDEN,
-    "latent_size": LATENT,
-    "noise_size": NOISE,
-    "layer_size": 6,
-    "layers": 2,
-}
+SIZES = SimpleNamespace(
+    hidden_size=HIDDEN,
+    latent_size=LATENT,
+    noise_size=NOISE,
+    posterior_size=6,
+    posterior_layers=2,
+)
 
 
 class Draw(nn.Cell):
@@ -38,7 +39,7 @@ class Draw(nn.Cell):
 
 
 def build(name):
-    posterior = POSTERIORS[name](**SIZES)
+    posterior = POSTERIORS[name](SIZES)
     posterior.update_parameters_name()
     return posterior, tiny.randomise(posterior)
 
@@ -106,7 +107,7 @@ def test_noise_sizes_agree_with_what_is_drawn(name):
     system = replace(SYSTEMS["vae"], posterior=name)
     noise = NoiseMaker(system, sizes, 1, 0)(0, tiny.rows([[5, 6]], 4)).posterior
     drawn = 0 if noise is None else noise.shape[1]
-    assert drawn == POSTERIORS[name](**SIZES).noise_size
+    assert drawn == POSTERIORS[name](SIZES).noise_size
 
 
 def many_samples(name, count=40_000):

@@ -181,7 +181,7 @@ def inner_loop(request):
             for n, sentence in enumerate(sentences)
         ]
         arguments = [
-            *(TOKENS, WEIGHT, np.float32(BETA), TOKENS, noise),
+            *(TOKENS, WEIGHT, np.float32(BETA), TOKENS, None, noise),
             *(None, None, embedding_bytes, output_bytes),
         ]
         arguments = tiny.tensors(arguments)
@@ -193,7 +193,7 @@ def inner_loop(request):
 
 def test_sentences_are_refined_as_in_numpy(inner_loop):
     step, arguments, _, start, twins_of = inner_loop
-    tokens, _, beta, _, noise, _, _, *random_bytes = arguments
+    tokens, _, beta, _, _, noise, _, _, *random_bytes = arguments
     parameters = Tensor(start.astype(np.float32))
     velocity = ops.zeros_like(parameters)
     for number in range(STEPS):

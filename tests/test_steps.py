@@ -113,12 +113,12 @@ def test_the_models_gradient_is_that_of_the_whole_objective(name):
     if noise.prior is not None:
         noise = noise._replace(prior=noise.prior[training.training.critic_updates])
     given = noise._make(tiny.tensors(noise))
-    batch = tiny.tensors([tiny.TOKENS, tiny.WEIGHT, np.float32(0.3)])
+    *batch, beta = tiny.tensors([tiny.TOKENS, tiny.WEIGHT, np.float32(0.3)])
 
     def whole_objective(encoder_tokens):
-        codes = model.encode(encoder_tokens, given.posterior, given.encoder_bytes)
-        draws = given.prior, given.contrast, given.embedding_bytes, given.output_bytes
-        return model.objective(*codes, *batch, *draws)
+        codes = model.encode((encoder_tokens, given.encoder_bytes, given.posterior))
+        draws = given.contrast, given.embedding_bytes, given.output_bytes
+        return model.objective(codes, batch, beta, given.prior, draws)
 
     with tiny.execution("pynative"):
         plain = ms.value_and_grad(whole_objective, None, weights, has_aux=True)
@@ -153,7 +153,7 @@ def test_each_critic_update_sees_the_ones_before(name):
     critics = list(training.step.critic_optimizer.parameters)
     sizes = [critic.size for critic in critics]
     start = np.concatenate([training.start[critic.name].ravel() for critic in critics])
-    inputs = tiny.tensors([noise.encoder_tokens, noise.posterior, noise.encoder_bytes])
+    inputs = tiny.tensors([noise.encoder_tokens, noise.encoder_bytes, noise.posterior])
     losses = []
 
     def critic_loss(prior):
@@ -170,7 +170,7 @@ def test_each_critic_update_sees_the_ones_before(name):
         return np.concatenate([gradient.asnumpy().ravel() for gradient in gradients])
 
     with tiny.execution("pynative"):
-        h, _, z = training.model.encode(*inputs)
+        h, _, z = training.model.encode(inputs)
         gradient_of = ms.value_and_grad(critic_loss, None, critics, has_aux=True)
         updates = noise.prior[: training.training.critic_updates]
         slopes = [lambda values, prior=prior: slope(prior, values) for prior in updates]
@@ -220,6 +220,22 @@ def test_the_norm_of_a_large_gradient_is_exact():
     gradients = [random.normal(size=shape).astype(np.float32) for shape in ((10_002, 256), (1024,))]
     found = global_norm(tuple(tiny.tensors(gradients))).asnumpy()
     np.testing.assert_allclose(found, norm(gradients), rtol=1e-6)
+
+
+def graphs_of(step):
+    """How many graphs the cells of a step have compiled."""
+    return sum(len(cell.compile_cache) for _, cell in step.cells_and_names())
+
+
+@pytest.mark.parametrize("name", {row.step: name for name, row in SYSTEMS.items()}.values())
+def test_two_calls_of_a_step_compile_one_graph(name):
+    """A struct or tuple as an argument would compile a graph at every call; see by_reader."""
+    training = fresh(name)
+    training.run()
+    graphs = graphs_of(training.step)
+    training.run(1)
+    training.run(2)
+    assert graphs_of(training.step) == graphs > 0
 
 
 def replaced_fillers(noise, sentences):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from tiny import randomise
 
@@ -47,4 +49,5 @@ def evaluator_of(posterior, latent_size, rows=ROWS, noise_size=None, tokens=10**
     )
     model = build_model(config.slots, sizes, 12, 0).set_train(False)
     randomise(model, seed=1, scale=0.8)
-    return Scorer(model, config.slots, (WIDTH,), rows, tokens, latent_size, seed=SEED)
+    limits = replace(config.eval, rows=rows, tokens=tokens)
+    return Scorer(model, replace(config, model=sizes, eval=limits, seed=SEED), (WIDTH,))

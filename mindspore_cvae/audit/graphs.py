@@ -14,11 +14,9 @@ from mindspore_cvae.devices import choosing
 DEVICES = ("CPU", "GPU", "Ascend")
 
 UNIT = choosing.MULTIPLES["Ascend"]
-
 """Ascend multiplies matrices in blocks of so many numbers."""
 
 LSTMS = {"LSTM", "LSTMGrad", "LSTMGradData", "LSTMGradWeight"}
-
 """What it becomes elsewhere: in mixed precision it computes in float16."""
 
 FLOAT32, FLOAT16, FLOAT64 = 1, 10, 11
@@ -33,7 +31,6 @@ KINDS = {
     FLOAT16: np.float16,
     FLOAT64: np.float64,
 }
-
 """Types of numbers by MindIR's ``TensorProto.DataType``."""
 
 

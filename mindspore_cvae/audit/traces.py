@@ -19,7 +19,6 @@ from mindspore_cvae.systems import SYSTEMS, System
 STAGES = ("training", "evaluation", "decoding")
 
 ROWS, WIDTH, VOCABULARY = 16, 16, 90
-
 """Sentences, predicted tokens and words of the graphs that are compiled; the words, like those of
 the shipped configurations, are no multiple of :data:`UNIT`."""
 
@@ -27,7 +26,6 @@ SIZES = (
     *("model.embedding_size", "model.hidden_size", "model.latent_size", "model.noise_size"),
     *("model.critic_size", "model.posterior_size", "data.batch_size"),
 )
-
 """Keys of the configuration that are sizes of matrices."""
 
 
@@ -72,10 +70,8 @@ def _evaluate(model, config: Config) -> None:
     tokens = _tokens()
     sentences = [row[1 : 1 + (row > END).sum()] for row in tokens]
     split = Split("valid", "none", sentences, np.arange(ROWS), {})
-    evaluator = Scorer(
-        *(model, config.slots, (WIDTH,)),
-        *(ROWS, ROWS * WIDTH, config.model.latent_size, config.seed),
-    )
+    limits = replace(config.eval, rows=ROWS, tokens=ROWS * WIDTH)
+    evaluator = Scorer(model, replace(config, eval=limits), (WIDTH,))
     scores = evaluator.score(split, samples=4)
     z = np.zeros((ROWS, 4, config.model.latent_size), np.float32)
     evaluator.likelihood(*_tensors([tokens, z]))
@@ -120,7 +116,6 @@ PARTS: tuple[tuple[str, Callable, Callable[[System], object]], ...] = (
     ("decoding", _encode, lambda slots: (slots.posterior, slots.refinement_steps)),
     ("decoding", _decode, lambda slots: slots.posterior == "none"),
 )
-
 """Stage, what calls its graphs, and what of a system they depend on."""
 
 

@@ -26,12 +26,10 @@ from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.systems import SYSTEMS
 
 STATED, MISSING, NOT_STATED = "stated", "missing", "not stated"
-
 """What MindSpore says: the device is among the platforms that it states, it is not among them, or
 no platforms are stated."""
 
 LOGITS = {VOCABULARY, -(-VOCABULARY // UNIT) * UNIT}
-
 """Columns that only logits have, as they are and padded."""
 
 MODULES = (
@@ -40,26 +38,21 @@ MODULES = (
     "mindspore.ops.operations._grad_ops",
     "mindspore.ops.operations._inner_ops",
 )
-
 """Where a primitive's class may stand."""
 
 FUNCTIONS = ("mindspore.ops", "mindspore.ops.auto_generate")
-
 """Where a function that a docstring refers to may stand."""
 
 HOST = {
     *("PyFunc", "PyExecute", "PyInterpret", "CallbackImpl", "Custom", "Print", "Assert"),
     *("TensorDump", "ScalarSummary", "TensorSummary", "HistogramSummary", "ImageSummary"),
 }
-
 """Primitives that call the host's Python, or write from the middle of a graph."""
 
 PRODUCTS = {"MatMul", "MatMulExt", "BatchMatMul", "BatchMatMulExt", "DynamicRNN"}
-
 """Primitives that multiply matrices."""
 
 RECURRENT = {"DynamicRNN", "DynamicRNNGrad"}
-
 """What ``nn.LSTM`` becomes on Ascend: it computes in float16."""
 
 MOVING = {
@@ -67,7 +60,6 @@ MOVING = {
     *("Transpose", "Concat", "Split", "SplitWithSize", "StridedSlice", "StridedSliceGrad"),
     *("ExpandDims", "Squeeze", "ZerosLike", "Zeros", "FillV2", "TensorMove", "Slice"),
 }
-
 """Primitives that move numbers without computing, in whatever type."""
 
 

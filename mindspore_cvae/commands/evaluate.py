@@ -89,18 +89,23 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     corpus = corpus_of_run(config, folder)
 
     choosing.apply_precision(config.precision)
-    from mindspore_cvae.evaluation.metrics import evaluate_run
+    from mindspore_cvae.evaluation.metrics import Weighing, evaluate_run
+    from mindspore_cvae.evaluation.proposals import FAMILIES
 
     choosing.choose(config.device_target, config.device_id)
+    weighing = None
+    if arguments.iw_samples is not None:
+        name = arguments.iw_proposal
+        families = tuple(FAMILIES) if name == "auto" else (name,)
+        weighing = Weighing(arguments.iw_samples, families)
     metrics, values = evaluate_run(
         folder,
         config,
         corpus,
         arguments.split,
         arguments.checkpoint,
-        arguments.iw_samples,
+        weighing,
         arguments.refit_critic,
-        arguments.iw_proposal,
     )
     # Numbers that were computed are shown before anything can fail.
     print(metrics_table(metrics), flush=True)
@@ -138,7 +143,6 @@ METRIC_ROWS = (
     ("true NLL", None, "true_nll"),
     ("true PPL", None, "true_ppl"),
 )
-
 """Rows of the printed table: name, the paper's estimator, the valid one."""
 
 

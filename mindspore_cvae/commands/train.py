@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 SIGNAL_EXIT = 128
-
 """What is added to a signal's number when it ended training."""
 
 
@@ -120,7 +119,6 @@ def _run_training(arguments: argparse.Namespace) -> int:
         arguments.resume,
         arguments.overwrite,
         corpus=corpus,
-        device=device,
         force=arguments.force,
         profile=arguments.profile,
     )

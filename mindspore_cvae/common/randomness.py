@@ -9,7 +9,6 @@ STREAMS = (
     *("generation", "decoding", "importance", "critic", "batch", "refinement", "encoding"),
     *("proposal", "information", "annealing"),
 )
-
 """Purposes that draw numbers; each has its own key, so that switching one off changes no other."""
 
 
@@ -40,7 +39,6 @@ def random_bytes(source: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 PHILOX_BYTES = 32
-
 """What Philox makes at a count."""
 
 

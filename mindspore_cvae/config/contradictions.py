@@ -24,7 +24,6 @@ def _views_are_equal(slots: systems.System) -> bool:
 
 
 SCALED_STEPS = ("joint", "critic_then_model")
-
 """Steps whose loss can be scaled."""
 
 _CONTRADICTIONS = (
@@ -129,7 +128,6 @@ _CONTRADICTIONS = (
         "an alias of <unk> must be one word",
     ),
 )
-
 """What must not be, the keys that it lies in, and why. Slots left idle by another are no fault."""
 
 

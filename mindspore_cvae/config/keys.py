@@ -244,7 +244,6 @@ def section_classes() -> dict[str, type]:
 
 
 OPTIONS: dict[str, Option] = _options()
-
 """Every key of the configuration, in the order of the classes above."""
 
 USABLE_AFTER_TRAINING = tuple(
@@ -257,16 +256,13 @@ USABLE_AFTER_TRAINING = tuple(
         *("model.amp_level", "model.vocabulary_multiple"),
     )
 )
-
 """The keys that leave a trained model what it is."""
 
 LATER = (("model.amp_level", "O0"), ("slots.contrast_weight", 1.0), ("slots.free_bits", 0.0))
-
 """Keys that checkpoints may be older than, with the values that compute what was computed then: no
 fingerprint has these."""
 
 SHORT = {"data_dir": "data.dir", "amp_level": "model.amp_level"}
-
 """The keys of options whose name is another."""
 
 

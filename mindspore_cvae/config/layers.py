@@ -32,7 +32,6 @@ from mindspore_cvae.config.options import COMMAND_LINE, Option, legible, shorten
 from mindspore_cvae.errors import InputError
 
 DEFAULT_CONFIG = "quickstart"
-
 """Shipped configuration that is taken when none is named."""
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from mindspore_cvae.errors import InputError
 
 COMMAND_LINE = "command line"
-
 """Origin of the values that were given as options."""
 
 _TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a printable text"}

@@ -31,7 +31,6 @@ SENTENCES = {"train": 20_000, "valid": 2_000, "test": 2_000}
 TOPICS = tuple(newswire.TOPICS)
 
 Symbol = tuple
-
 """A nonterminal. Words are plain strings."""
 
 # Second word of the Philox key: keeps the corpus apart from every other use of a seed.

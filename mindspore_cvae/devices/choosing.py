@@ -100,11 +100,16 @@ def choose(target: str, device_id: int | None = None) -> str:
     return target
 
 
+def chosen() -> str:
+    """The name of the device that was chosen."""
+    import mindspore
+
+    return mindspore.get_context("device_target")
+
+
 def vocabulary_multiple() -> int:
     """The multiple to which the chosen device wants the sizes of the logits' product padded."""
-    import mindspore.context
-
-    return MULTIPLES.get(mindspore.context.get_context("device_target"), 1)
+    return MULTIPLES.get(chosen(), 1)
 
 
 def _count(name: str) -> int:

@@ -26,19 +26,16 @@ from mindspore_cvae.devices import launcher
 from mindspore_cvae.errors import DeviceError
 
 OK, MISSING, UNKNOWN = "ok", "missing", "unknown"
-
 """States of a finding; ``unknown`` where a step before it must be mended first."""
 
 DEVICES = ("CPU", "GPU", "Ascend")
 
 PYTHONS = ((3, 10), (3, 12))
-
 """First and last Python that MindSpore 2.10 has wheels for."""
 
 MINDSPORE = "2.10"
 
 CANN_RELEASES = ("8.2", "8.3", "8.5", "9.0", "9.1")
-
 """Releases of CANN that MindSpore 2.10 takes without a warning (run_check/_check_version.py)."""
 
 GPU_LIBRARIES = (
@@ -51,7 +48,6 @@ GPU_LIBRARIES = (
     "libcusparse.so.11",
     "libnvrtc.so.11.2",
 )
-
 """What libmindspore_gpu.so.11.6 is linked against, the driver's libcuda.so.1 aside."""
 
 ASCEND_LIBRARIES = (
@@ -61,11 +57,9 @@ ASCEND_LIBRARIES = (
     "libgraph.so",
     "libmsprofiler.so",
 )
-
 """The driver's library, and what libmindspore_ascend.so.2 is linked against of CANN."""
 
 COMPILED_CAPABILITY = (8, 0)
-
 """Newest card that MindSpore's GPU kernels hold machine code for."""
 
 PROBE_SECONDS = 180

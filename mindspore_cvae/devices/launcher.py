@@ -22,18 +22,15 @@ from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.errors import DeviceError
 
 RELEASES = ((11, 1), (11, 8))
-
 """First and last release of CUDA that the plugin of MindSpore 2.10 accepts."""
 
 WHEELS_RELEASE = "11.8"
-
 """Release of the libraries that the extra ``gpu`` installs."""
 
 NVCC = f"""#!/bin/sh
 # Not a compiler: MindSpore asks nvcc for the release of the CUDA libraries before it loads them.
 echo "Cuda compilation tools, release {WHEELS_RELEASE}, V{WHEELS_RELEASE}.89"
 """
-
 """The stand-in for nvcc; MindSpore reads what stands between "release " and the comma."""
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -129,16 +129,25 @@ def standard_errors(values: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
+class Weighing(NamedTuple):
+    """How the importance-weighted bound is computed."""
+
+    draws: int
+    """K, of z a sentence."""
+    families: tuple[str, ...] = tuple(FAMILIES)
+    """Of proposals, among which the tuning split chooses."""
+    sentences: int | None = None
+    """Only the first so many have the bound; None for all."""
+
+
 def evaluate(
     evaluator: Scorer,
     split: Split,
     samples: int,
     sentences: int | None = None,
-    iw_samples: int | None = None,
+    weighing: Weighing | None = None,
     tuning: Split | None = None,
     critic_sizes=None,
-    families: Iterable[str] = tuple(FAMILIES),
-    iw_sentences: int | None = None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """The metrics of a split, and the values of each sentence that they are means of.
 
@@ -147,18 +156,16 @@ def evaluate(
         split: the split.
         samples: draws of z a sentence.
         sentences: only the first so many; None for all.
-        iw_samples: draws of the importance-weighted bound; None leaves it out.
-        tuning: another split, on which the bound's proposals are tuned; needed with ``iw_samples``.
+        weighing: how the importance-weighted bound is computed; None leaves it out.
+        tuning: another split, on which the bound's proposals are tuned; needed with ``weighing``.
         critic_sizes: a ``config.Model``, if fresh critics are to be fitted to the codes.
-        families: of proposals, among which the tuning split chooses.
-        iw_sentences: only the first so many have the bound; None for all.
 
     Returns:
         The columns of :func:`paper_metrics`, :func:`valid_metrics`, :func:`standard_errors` and,
         where asked for, :func:`importance_metrics` and
         :func:`evaluation.fresh_critics.refitted_kl`; ``sentences``, ``tokens``, ``samples`` (as
-        asked for), ``draws`` (taken a sentence: one where q(z|x) is a Gaussian or a point), and on a
-        corpus whose probabilities are known ``true_nll`` and ``true_ppl``. Then arrays (N,) by
+        asked for), ``draws`` (taken a sentence: one where q(z|x) is a Gaussian or a point), and on
+        a corpus whose probabilities are known ``true_nll`` and ``true_ppl``. Then arrays (N,) by
         name.
 
     Raises:
@@ -182,14 +189,15 @@ def evaluate(
         values["neg_elbo_valid"] = scores.reconstruction + values["kl_exact"]
     elif evaluator.slots.posterior == "none":
         values["neg_elbo_valid"] = scores.reconstruction
-    if iw_samples is not None:
+    if weighing is not None:
+        first, draws = weighing.sentences, weighing.draws
         if evaluator.slots.posterior == "none":
-            importance = without_latent(scores.reconstruction[:iw_sentences], iw_samples)
+            importance = without_latent(scores.reconstruction[:first], draws)
         else:
             sampler = ImportanceSampler(evaluator)
-            choice = sampler.choose(tuning, samples, iw_samples, families)
-            importance = sampler.score(split, scores.first(iw_sentences), iw_samples, choice)
-        metrics |= importance_metrics(importance, int(scores.tokens[:iw_sentences].sum()))
+            choice = sampler.choose(tuning, samples, draws, weighing.families)
+            importance = sampler.score(split, scores.first(first), draws, choice)
+        metrics |= importance_metrics(importance, int(scores.tokens[:first].sum()))
         values |= {"iw_nll": importance.nll, "ess": importance.effective_samples}
     if critic_sizes is not None and evaluator.slots.posterior != "none":
         metrics |= refitted_kl(scores.hidden, scores.codes, critic_sizes, evaluator.seed)
@@ -207,9 +215,8 @@ def evaluate_run(
     corpus: Corpus,
     split: str,
     checkpoint: str,
-    iw_samples: int | None = None,
+    weighing: Weighing | None = None,
     refit_critic: bool = False,
-    iw_proposal: str = "auto",
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Evaluates a run's checkpoint on a split. The device must have been chosen before.
 
@@ -219,10 +226,9 @@ def evaluate_run(
         corpus: numbered by the run's vocabulary.
         split: ``valid`` or ``test``.
         checkpoint: ``best`` or ``last``; see :func:`runs.loading.load_run`.
-        iw_samples: draws of the importance-weighted bound; None leaves it out.
+        weighing: how the importance-weighted bound is computed, its proposal tuned on another
+            split; None leaves it out.
         refit_critic: whether fresh critics are fitted to the codes.
-        iw_proposal: one of :data:`evaluation.proposals.FAMILIES`, or ``auto`` for the best of
-            them on another split.
 
     Returns:
         What :func:`evaluate` returns, the metrics with ``system``, ``split``, ``data_dir`` (None
@@ -233,25 +239,16 @@ def evaluate_run(
         InputError: there is no good checkpoint.
     """
     loaded = load_run(folder, checkpoint, config)
-    evaluator = Scorer(
-        loaded.model,
-        config.slots,
-        corpus_widths(corpus, config.data.buckets),
-        config.eval.rows,
-        config.eval.tokens,
-        config.model.latent_size,
-        config.seed,
-    )
+    evaluator = Scorer(loaded.model, config, corpus_widths(corpus, config.data.buckets))
     chosen = {part.name: part for part in corpus.splits}[split]
     metrics, values = evaluate(
         evaluator,
         chosen,
         config.eval.samples,
         config.eval.max_sentences,
-        iw_samples,
+        weighing,
         corpus.train if split == "valid" else corpus.valid,
         config.model if refit_critic else None,
-        tuple(FAMILIES) if iw_proposal == "auto" else (iw_proposal,),
     )
     metrics |= {
         "system": config.system,

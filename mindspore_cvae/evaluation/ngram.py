@@ -26,26 +26,21 @@ if TYPE_CHECKING:
 
 
 ORDER = 5
-
 """Longest n-gram of the language models."""
 
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
-
 """Kneser-Ney discounts of n-grams seen once, twice and more often, where a text is too small to
 estimate them; they are KenLM's own defaults."""
 
 UNKNOWN = "<unk>"
 
 SPECIALS = (UNKNOWN, "<s>", "</s>", "<pad>")
-
 """Words that KenLM or the vocabulary reserves; lmplz refuses the first three in a text."""
 
 UNKNOWN_AS_WORD = "<<unk>>"
-
 """Spelling of ``<unk>`` where it is a word like any other."""
 
 SORTING_MEMORY = "1G"
-
 """Memory that lmplz may take; its own default is most of the machine's."""
 
 
@@ -96,7 +91,6 @@ PROTOCOLS = {
         reverse_split="test",
     ),
 }
-
 """``released``: as in the authors' code, to compare with Table 4. ``sampled``: samples of the
 model's own distribution, as many as the real text has sentences, scored the standard way."""
 

@@ -8,7 +8,7 @@ depends on how sentences and draws are cut into calls.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from mindspore import Tensor, nn, ops
 
 from mindspore_cvae.common import randomness
 from mindspore_cvae.common.progress import progress
+from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data.batches import EpochPlan, batches
 from mindspore_cvae.data.corpus import Split
 from mindspore_cvae.devices.parallel import ALONE, Processes
@@ -159,12 +160,10 @@ class Scorer:
 
     Args:
         model: the model; its parameters may change between calls.
-        slots: the resolved slots of its system.
+        config: its configuration: the slots of its system, Z, the seed of the noise, and in
+            ``eval`` the ``rows`` of a call of the decoder, at most, and the ``tokens`` predicted in
+            one, at most, unless one draw of a sentence has more.
         widths: of the length buckets, ascending.
-        rows: of a call of the decoder, at most.
-        tokens: predicted in a call of the decoder, at most, unless one draw of a sentence has more.
-        latent_size: Z.
-        seed: of the noise.
         ranks: the processes among which batches are dealt out; every one gets all scores.
 
     Attributes:
@@ -173,21 +172,17 @@ class Scorer:
 
     def __init__(
         self,
-        model,
-        slots,
-        widths,
-        rows: int,
-        tokens: int,
-        latent_size: int,
-        seed: int,
+        model: LatentVariableModel,
+        config: Config,
+        widths: Sequence[int],
         ranks: Processes | None = None,
     ):
-        self.slots = slots
+        self.slots = config.slots
         self.widths = widths
-        self.rows = rows
-        self.tokens = tokens
-        self.latent_size = latent_size
-        self.seed = seed
+        self.rows = config.eval.rows
+        self.tokens = config.eval.tokens
+        self.latent_size = config.model.latent_size
+        self.seed = config.seed
         self.ranks = ranks or ALONE
         self.noise_size = model.posterior.noise_size
         self.has_critics = len(model.divergence.trainable_params()) > 0

@@ -38,21 +38,17 @@ if TYPE_CHECKING:
 
 
 FOLDED = "decoder.vocabulary_weight"
-
 """(V, H + 1): the weight of the logits, and their bias as the last column."""
 
 UNFOLDED = ("decoder.vocabulary.weight", "decoder.vocabulary.bias")
-
 """(V, H) and (V,): the same as a state dict has it."""
 
 CRITICS = "divergence."
-
 """Beginning of the names of what only training and the critics' metrics need."""
 
 SUFFIXES = (".npz", ".safetensors")
 
 FLOATS = {"F16": "float16", "F32": "float32", "F64": "float64"}
-
 """Types that are read, as safetensors and as NumPy call them."""
 
 Shapes = Mapping[str, tuple[int, ...]]

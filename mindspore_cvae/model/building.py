@@ -17,7 +17,6 @@ from mindspore_cvae.model.posteriors import POSTERIORS
 from mindspore_cvae.systems import System
 
 NETWORKS = {"none": (NoEncoder, LanguageModel)}
-
 """Encoder and decoder of a posterior that does not take the usual ones."""
 
 
@@ -41,13 +40,6 @@ def build_model(
         slots.encoder_dropout,
         sizes.amp_level,
     )
-    posterior = POSTERIORS[slots.posterior](
-        hidden_size=sizes.hidden_size,
-        latent_size=sizes.latent_size,
-        noise_size=sizes.noise_size,
-        layer_size=sizes.posterior_size,
-        layers=sizes.posterior_layers,
-    )
     decoder = decoder_of(
         vocabulary_size,
         sizes.embedding_size,
@@ -57,33 +49,14 @@ def build_model(
         sizes.amp_level,
         sizes.vocabulary_multiple or choosing.vocabulary_multiple(),
     )
-    divergence = DIVERGENCES[slots.divergence](
-        hidden_size=sizes.hidden_size,
-        latent_size=sizes.latent_size,
-        critic_size=sizes.critic_size,
-        critic_layers=sizes.critic_layers,
-        views=slots.views,
-        critic_loss=slots.critic_loss,
-        divergence_sign=slots.divergence_sign,
-        squared_difference=slots.squared_difference,
-        free_bits=slots.free_bits,
-    )
-    contrast = CONTRASTS[slots.contrast](
-        on=slots.contrast_on,
-        temperature=slots.temperature,
-        negatives=slots.negatives,
-        batch_mean_pair=slots.batch_mean_pair,
-    )
     model = LatentVariableModel(
         encoder,
-        posterior,
+        POSTERIORS[slots.posterior](sizes),
         decoder,
-        divergence,
-        contrast,
-        slots.views,
-        slots.refinement_steps,
+        DIVERGENCES[slots.divergence](slots, sizes),
+        CONTRASTS[slots.contrast](slots),
+        slots,
         ranks,
-        slots.contrast_weight,
     )
     model.update_parameters_name()
     initialise(model, sizes, seed)

@@ -10,7 +10,7 @@ from mindspore_cvae.model import objectives
 class NoContrast(nn.Cell):
     """C = 0."""
 
-    def __init__(self, **unused):
+    def __init__(self, slots):
         super().__init__()
 
     def construct(self, h, z, prior_draws, weight):
@@ -21,20 +21,19 @@ class InfoNCE(nn.Cell):
     """C = L_CL of Eq. 10: anchors from the first view, positives from the second, one direction.
 
     Args:
-        on: ``"z"`` or ``"h"``, the vectors that are compared (Table 3).
-        temperature: tau of Eq. 8.
-        negatives: ``"second"`` compares anchor i with the second view of sentence j (released),
-            ``"first"`` with its first view (printed: z_j ~ q(z|x_j)).
-        batch_mean_pair: appends the batch mean of each view as one more pair of positives
-            (released).
+        slots: the resolved slots of a row: ``contrast_on``, ``"z"`` or ``"h"``, the vectors that
+            are compared (Table 3); ``temperature``, tau of Eq. 8; ``negatives``, ``"second"``
+            compares anchor i with the second view of sentence j (released), ``"first"`` with its
+            first view (printed: z_j ~ q(z|x_j)); ``batch_mean_pair`` appends the batch mean of each
+            view as one more pair of positives (released).
     """
 
-    def __init__(self, on: str, temperature: float, negatives: str, batch_mean_pair: bool):
+    def __init__(self, slots):
         super().__init__()
-        self.on_h = on == "h"
-        self.temperature = temperature
-        self.negatives_from_first = negatives == "first"
-        self.batch_mean_pair = batch_mean_pair
+        self.on_h = slots.contrast_on == "h"
+        self.temperature = slots.temperature
+        self.negatives_from_first = slots.negatives == "first"
+        self.batch_mean_pair = slots.batch_mean_pair
 
     def construct(self, h: Tensor, z: Tensor, prior_draws, weight: Tensor) -> Tensor:
         """h (2N, H), z (2N, Z), prior_draws (M, Z) further negatives or None, weight (N,) ->

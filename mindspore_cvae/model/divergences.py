@@ -3,7 +3,8 @@ critics.
 
 Every divergence is called as ``divergence(h, parameters, z, prior, weight)`` with V N rows (V
 views of N sentences, first view first) and returns the sum over views of the model's term. Those
-with critics also have ``critic_losses``.
+with critics also have ``critic_losses``. Every divergence is made of a row's slots and a
+``config.Model``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mindspore_cvae.model.networks import Critic
 class NoDivergence(nn.Cell):
     """D = 0."""
 
-    def __init__(self, **unused):
+    def __init__(self, slots, sizes):
         super().__init__()
 
     def construct(self, h, parameters, z, prior, weight):
@@ -28,10 +29,10 @@ class GaussianKL(nn.Cell):
     """KL(q || p) of a diagonal Gaussian posterior in closed form (Eq. 1), with free bits if the
     row has them."""
 
-    def __init__(self, views: int, free_bits: float = 0.0, **unused):
+    def __init__(self, slots, sizes):
         super().__init__()
-        self.views = views
-        self.free_bits = free_bits
+        self.views = slots.views
+        self.free_bits = slots.free_bits
 
     def construct(self, h, parameters: Tensor, z, prior, weight: Tensor) -> Tensor:
         """parameters (V N, 2 Z), weight (N,) -> scalar."""
@@ -51,37 +52,25 @@ class Dual(nn.Cell):
     ``own`` says which of them regularises the model.
 
     Args:
-        hidden_size, latent_size: sizes of h and z.
-        critic_size, critic_layers: width and number of the critics' hidden layers.
-        views: V.
-        critic_loss: a name of ``objectives.CRITIC_LOSSES``.
-        divergence_sign: ``adversarial`` or ``printed``.
-        squared_difference: ``none``, ``squares``, ``printed`` or ``released``.
+        slots: the resolved slots of a row: its views, ``critic_loss`` (a name of
+            ``objectives.CRITIC_LOSSES``), ``divergence_sign`` (``adversarial`` or ``printed``) and
+            ``squared_difference`` (``none``, ``squares``, ``printed`` or ``released``).
+        sizes: a ``config.Model``: sizes of h and z, width and number of the critics' hidden layers.
     """
 
     own = 0
 
-    def __init__(
-        self,
-        hidden_size: int,
-        latent_size: int,
-        critic_size: int,
-        critic_layers: int,
-        views: int,
-        critic_loss: str,
-        divergence_sign: str,
-        squared_difference: str,
-        **unused,
-    ):
+    def __init__(self, slots, sizes):
         super().__init__()
-        self.views = views
-        self.posterior_term, self.prior_term = objectives.CRITIC_LOSSES[critic_loss]
-        self.printed_sign = divergence_sign == "printed"
-        self.difference = DIFFERENCES[squared_difference]
-        self.as_released = squared_difference == "released"
+        self.views = slots.views
+        self.posterior_term, self.prior_term = objectives.CRITIC_LOSSES[slots.critic_loss]
+        self.printed_sign = slots.divergence_sign == "printed"
+        self.difference = DIFFERENCES[slots.squared_difference]
+        self.as_released = slots.squared_difference == "released"
         self.squared_critic = 1 if self.as_released else self.own
-        self.joint_critic = Critic(latent_size + hidden_size, critic_size, critic_layers)
-        self.marginal_critic = Critic(latent_size, critic_size, critic_layers)
+        layers = sizes.critic_size, sizes.critic_layers
+        self.joint_critic = Critic(sizes.latent_size + sizes.hidden_size, *layers)
+        self.marginal_critic = Critic(sizes.latent_size, *layers)
 
     def critic_values(self, h: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """f(x, z) and g(z) of every row, (M,) each; h is a constant to both players."""

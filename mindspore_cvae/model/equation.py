@@ -17,10 +17,10 @@ class LatentVariableModel(nn.Cell):
         decoder: (x, z) -> -log p(x|z).
         divergence: D, with its critics.
         contrast: C.
-        views: how many times each sentence is encoded; all views go through one call.
-        refinement_steps: of SVI that the encoder's posterior is refined by.
+        slots: the resolved slots of the row: ``views``, how many times each sentence is encoded
+            (all views go through one call), ``refinement_steps`` of SVI that the encoder's
+            posterior is refined by, and ``contrast_weight``, w.
         ranks: the processes that share a batch; None for this one alone.
-        contrast_weight: of C.
     """
 
     def __init__(
@@ -30,10 +30,8 @@ class LatentVariableModel(nn.Cell):
         decoder: nn.Cell,
         divergence: nn.Cell,
         contrast: nn.Cell,
-        views: int,
-        refinement_steps: int = 0,
+        slots,
         ranks: Processes | None = None,
-        contrast_weight: float = 1.0,
     ):
         super().__init__()
         self.encoder = encoder
@@ -41,70 +39,40 @@ class LatentVariableModel(nn.Cell):
         self.decoder = decoder
         self.divergence = divergence
         self.contrast = contrast
-        self.views = views
-        self.refinement_steps = refinement_steps
+        self.views = slots.views
+        self.refinement_steps = slots.refinement_steps
         self.ranks = ranks or ALONE
-        self.contrast_weight = contrast_weight
+        self.contrast_weight = slots.contrast_weight
 
-    def encode(self, tokens: Tensor, posterior_noise, encoder_bytes=None) -> tuple:
-        """tokens (V N, T + 1) -> h (V N, H), parameters of q(z|x), z (V N, Z)."""
-        h = self.encoder(tokens, encoder_bytes)
+    def encode(self, views) -> tuple:
+        """What the encoder and posterior read of a step's noise -> codes: h (V N, H), parameters
+        of q(z|x), z (V N, Z)."""
+        encoder_tokens, encoder_bytes, posterior_noise = views
+        h = self.encoder(encoder_tokens, encoder_bytes)
         parameters = self.posterior(h)
         return h, parameters, self.posterior.sample(parameters, posterior_noise)
 
-    def construct(
-        self,
-        tokens: Tensor,
-        weight: Tensor,
-        beta: Tensor,
-        encoder_tokens: Tensor,
-        posterior_noise,
-        contrast_prior,
-        encoder_bytes,
-        embedding_bytes,
-        output_bytes,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What :meth:`objective` returns, of a batch, for a divergence without critics; arguments
-        as there and in :meth:`encode`."""
-        h, parameters, z = self.encode(encoder_tokens, posterior_noise, encoder_bytes)
-        return self.objective(
-            h,
-            parameters,
-            z,
-            tokens,
-            weight,
-            beta,
-            None,
-            contrast_prior,
-            embedding_bytes,
-            output_bytes,
-        )
+    def construct(self, views, batch, beta: Tensor, draws) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """:meth:`objective` of :meth:`encode`, for a divergence without critics."""
+        return self.objective(self.encode(views), batch, beta, None, draws)
 
     def objective(
-        self,
-        h: Tensor,
-        parameters: Tensor,
-        z: Tensor,
-        tokens: Tensor,
-        weight: Tensor,
-        beta: Tensor,
-        prior,
-        contrast_prior,
-        embedding_bytes,
-        output_bytes,
+        self, codes, batch, beta: Tensor, prior, draws
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Loss, reconstruction, divergence and contrast of a batch, given its codes: scalars, nats
         a sentence; reconstruction and divergence are sums over views.
 
         Args:
-            h, parameters, z: what :meth:`encode` returned, of this process's sentences.
-            tokens: (N, T + 1), what is to be reconstructed, of all processes.
-            weight: (N,), 0 for rows that only fill up the batch.
+            codes: what :meth:`encode` returned, of this process's sentences.
+            batch: tokens (N, T + 1), what is to be reconstructed, and weight (N,), 0 for rows that
+                only fill up; of all processes.
             beta: scalar.
             prior: (V N, Z) draws from p(z), or None without critics.
-            contrast_prior: (M, Z) draws from p(z) as further negatives, or None.
-            embedding_bytes, output_bytes: randomness of the decoder's dropout, or None.
+            draws: further negatives of the contrast (M, Z) from p(z), and the random bytes of the
+                decoder's dropouts; None each where there are none.
         """
+        (h, parameters, z), (tokens, weight) = codes, batch
+        contrast_prior, embedding_bytes, output_bytes = draws
         every_view = ops.tile(self.ranks.own(tokens), (self.views, 1))
         likelihood = self.decoder(every_view, z, embedding_bytes, output_bytes)
         gather = self.ranks.gather

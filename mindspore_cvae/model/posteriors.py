@@ -2,7 +2,8 @@
 
 Every family has two methods: ``construct(h)`` gives the parameters of q(z|x) (Gaussian: mean and
 log-variance side by side; implicit: h itself), and ``sample(parameters, noise)`` gives z. Where
-E_q(z|x) z has a closed form, a third one, ``mean(parameters)``, gives it.
+E_q(z|x) z has a closed form, a third one, ``mean(parameters)``, gives it. Every family is made of a
+``config.Model``, of which it reads the sizes that it needs.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ class Deterministic(nn.Cell):
 
     noise_size = 0
 
-    def __init__(self, hidden_size: int, latent_size: int, **unused):
+    def __init__(self, sizes):
         super().__init__()
-        self.latent = nn.Dense(hidden_size, latent_size)
+        self.latent = nn.Dense(sizes.hidden_size, sizes.latent_size)
 
     def construct(self, h: Tensor) -> Tensor:
         """(N, H) -> (N, Z)."""
@@ -37,10 +38,10 @@ class Deterministic(nn.Cell):
 class Gaussian(nn.Cell):
     """q(z|x) = N(mean, diag e^log_variance), reparameterised (VAE)."""
 
-    def __init__(self, hidden_size: int, latent_size: int, **unused):
+    def __init__(self, sizes):
         super().__init__()
-        self.noise_size = latent_size
-        self.mean_and_log_variance = nn.Dense(hidden_size, 2 * latent_size)
+        self.noise_size = sizes.latent_size
+        self.mean_and_log_variance = nn.Dense(sizes.hidden_size, 2 * sizes.latent_size)
 
     def construct(self, h: Tensor) -> Tensor:
         """(N, H) -> (N, 2 Z): mean, then log-variance."""
@@ -63,11 +64,11 @@ class Affine(nn.Cell):
     for all x.
     """
 
-    def __init__(self, hidden_size: int, latent_size: int, noise_size: int, **unused):
+    def __init__(self, sizes):
         super().__init__()
-        self.noise_size = noise_size
-        self.from_hidden = nn.Dense(hidden_size, latent_size)
-        self.from_noise = nn.Dense(noise_size, latent_size, has_bias=False)
+        self.noise_size = sizes.noise_size
+        self.from_hidden = nn.Dense(sizes.hidden_size, sizes.latent_size)
+        self.from_noise = nn.Dense(sizes.noise_size, sizes.latent_size, has_bias=False)
 
     def construct(self, h: Tensor) -> Tensor:
         """(N, H) -> (N, H): the samples themselves are all that represents q(z|x)."""
@@ -85,13 +86,14 @@ class Affine(nn.Cell):
 class MultilayerPerceptron(nn.Cell):
     """z = MLP([h ; eps]), Eq. 2 in the paper's words: truly implicit."""
 
-    def __init__(
-        self, hidden_size: int, latent_size: int, noise_size: int, layer_size: int, layers: int
-    ):
+    def __init__(self, sizes):
         super().__init__()
-        self.noise_size = noise_size
+        self.noise_size = sizes.noise_size
         self.layers = multilayer_perceptron(
-            hidden_size + noise_size, layer_size, layers, latent_size
+            sizes.hidden_size + sizes.noise_size,
+            sizes.posterior_size,
+            sizes.posterior_layers,
+            sizes.latent_size,
         )
 
     def construct(self, h: Tensor) -> Tensor:
@@ -108,9 +110,9 @@ class NoLatent(nn.Cell):
 
     noise_size = 0
 
-    def __init__(self, latent_size: int, **unused):
+    def __init__(self, sizes):
         super().__init__()
-        self.latent_size = latent_size
+        self.latent_size = sizes.latent_size
 
     def construct(self, h: Tensor) -> Tensor:
         """(N, H) -> (N, Z)."""

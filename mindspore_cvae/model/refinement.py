@@ -146,27 +146,26 @@ class ReversedDescent(nn.Cell):
     def construct(
         self,
         parameters: Tensor,
-        at_parameters: Tensor,
-        at_velocity: Tensor,
         noise: Tensor,
         tokens: Tensor,
         beta: Tensor,
         embedding_bytes,
         output_bytes,
-        *at_decoder,
+        *gradients,
     ) -> tuple:
         """From dL/dlambda_{k+1}, what came back of dL/dv and dL/dtheta so far, to those of step k.
 
         Args:
             parameters: (N, 2 Z), lambda_k.
-            at_parameters, at_velocity: (N, 2 Z).
             noise, tokens, beta, embedding_bytes, output_bytes: of the step, see
                 :class:`NegativeElbo`.
-            at_decoder: a gradient a parameter of the decoder.
+            gradients: at the parameters of q(z|x) and at the velocity (N, 2 Z) each, then one at
+                each parameter of the decoder.
 
         Returns:
-            (at_parameters, at_velocity, *at_decoder).
+            The same of step k.
         """
+        at_parameters, at_velocity, at_decoder = gradients[0], gradients[1], gradients[2:]
         at_velocity = clip_rows(at_velocity + LEARNING_RATE * at_parameters, CLIP_NORM)
         points, coefficients = difference_points(parameters, at_velocity)
         at_points, products = self.gradient(

@@ -37,7 +37,6 @@ TERMS = (
     ("beta", "Beta", "weight of the divergence"),
     ("tokens_per_second", "Speed", "predicted tokens a second"),
 )
-
 """Keys of the log's step rows, with a title and a note."""
 
 CURVES = (
@@ -52,7 +51,6 @@ CURVES = (
     ("Perplexity", "a predicted token", (("ppl", "paper's estimator"), ("true_ppl", "true"))),
     ("Reconstruction", "nats a sentence", (("rec", "reconstruction"),)),
 )
-
 """Charts over epochs: title, note, and the keys of the log's validation rows."""
 
 

@@ -35,11 +35,9 @@ COMMANDS = {
     "-m mindspore_cvae ngram": "mindspore_cvae.commands.ngram:main",
     "-m mindspore_cvae toy": "mindspore_cvae.commands.toy:toy_main",
 }
-
 """What the stages call, each in a process of its own, by what a user would type."""
 
 IW_SAMPLES = 128
-
 """Draws of the importance-weighted bound."""
 
 TOY_TABLE = 5
@@ -48,7 +46,6 @@ HARMLESS = (
     *("device_target", "device_id", "train.report", "train.log_every_steps"),
     *("train.checkpoint_every_steps", "train.keep_checkpoints", "eval.rows", "eval.tokens"),
 )
-
 """Settings that leave the numbers comparable with the paper's."""
 
 

@@ -54,7 +54,6 @@ REPORT = "report.html"
 EXPORT = "export"
 
 SPLITS = ("train", "valid", "test")
-
 """Splits of which a run may have metrics."""
 
 
@@ -175,7 +174,6 @@ EVALUATED = (
     *("system", "split", "data_dir", "max_sentences", "samples"),
     *("checkpoint", "step", "precision", "amp_level"),
 )
-
 """Keys of metrics that say of what they are: where all are equal, so are the columns that two
 evaluations share."""
 

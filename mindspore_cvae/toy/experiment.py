@@ -29,19 +29,15 @@ from mindspore_cvae.toy.pictures import TOY_RESULT, draw, save_snapshots
 from mindspore_cvae.toy.systems import TOY_SYSTEMS
 
 SNAPSHOTS = (0, 5_000, 15_000, 30_000, 80_000)
-
 """Iterations of the paper's pictures."""
 
 MEASURE_EVERY = 250
-
 """Iterations between two points of the curve."""
 
 CHECKPOINT_EVERY = 1_000
-
 """Iterations that a process that is killed can lose."""
 
 POINTS_PER_CATEGORY = 128
-
 """Draws of z that a classifier is fitted to, and as many new ones that are measured and shown."""
 
 SEPARATED = 0.99
@@ -49,7 +45,6 @@ SEPARATED = 0.99
 PICTURE = "toy.png"
 
 SNAPSHOT_PREFIX = "snapshot."
-
 """Tensors of a checkpoint that start so are pictures, all others the training's."""
 
 

@@ -7,6 +7,7 @@ decoder and critic are small perceptrons on one-hot categories.
 from __future__ import annotations
 
 import zlib
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -25,7 +26,7 @@ from mindspore_cvae.toy.systems import ToyBatch, ToySystem
 from mindspore_cvae.training.scaling import Scaling
 from mindspore_cvae.training.steps.critics import CriticThenModel
 from mindspore_cvae.training.steps.joint import JointStep
-from mindspore_cvae.training.steps.updates import adam
+from mindspore_cvae.training.steps.updates import Clipping, adam
 
 ITERATIONS_PER_CALL = 5
 """Iterations in one graph: more compile longer, and save little."""
@@ -74,16 +75,16 @@ class CategoryDual(nn.Cell):
     """The dual of KL(q(z|x) || p(z)) by f(x, z) alone: the toy reads no MI, which would need g.
 
     Args:
-        categories: K.
-        views: V.
-        critic_loss: a name of ``objectives.CRITIC_LOSSES``.
+        slots, sizes: see :class:`model.divergences.Dual`.
     """
 
-    def __init__(self, categories: int, views: int, critic_loss: str):
+    def __init__(self, slots, sizes):
         super().__init__()
-        self.views = views
-        self.posterior_term, self.prior_term = objectives.CRITIC_LOSSES[critic_loss]
-        self.critic = Critic(toy.LATENT_SIZE + categories, toy.LAYER_SIZE, toy.CRITIC_LAYERS)
+        self.views = slots.views
+        self.posterior_term, self.prior_term = objectives.CRITIC_LOSSES[slots.critic_loss]
+        self.critic = Critic(
+            sizes.latent_size + sizes.hidden_size, sizes.critic_size, sizes.critic_layers
+        )
 
     def critic_losses(
         self, h: Tensor, z: Tensor, prior: Tensor, weight: Tensor
@@ -103,34 +104,30 @@ class CategoryDual(nn.Cell):
         return -objectives.dual_posterior(values, weight).sum()
 
 
+DIVERGENCES = {"gaussian_kl": GaussianKL, "joint_dual": CategoryDual}
+"""The toy's values of the slot ``divergence``."""
+
+
 def build_toy(system: ToySystem, categories: int, seed: int) -> LatentVariableModel:
     """The model of a row, every layer initialised as dense layers usually are, from the seed."""
     slots, activation = system.slots, ACTIVATIONS[system.activation]
     is_gaussian = slots.posterior == "gaussian"
-    posterior = POSTERIORS[slots.posterior](
+    sizes = SimpleNamespace(
         hidden_size=toy.LAYER_SIZE if is_gaussian else categories,
         latent_size=toy.LATENT_SIZE,
         noise_size=toy.NOISE_SIZE,
-        layer_size=toy.LAYER_SIZE,
-        layers=toy.MODEL_LAYERS,
+        posterior_size=toy.LAYER_SIZE,
+        posterior_layers=toy.MODEL_LAYERS,
+        critic_size=toy.LAYER_SIZE,
+        critic_layers=toy.CRITIC_LAYERS,
     )
-    contrast = CONTRASTS[slots.contrast](
-        on=slots.contrast_on,
-        temperature=slots.temperature,
-        negatives=slots.negatives,
-        batch_mean_pair=slots.batch_mean_pair,
-    )
-    divergences = {
-        "gaussian_kl": lambda: GaussianKL(slots.views),
-        "joint_dual": lambda: CategoryDual(categories, slots.views, slots.critic_loss),
-    }
     model = LatentVariableModel(
         CategoryEncoder(categories, activation) if is_gaussian else Unencoded(),
-        posterior,
+        POSTERIORS[slots.posterior](sizes),
         BitDecoder(categories, activation),
-        divergences[slots.divergence](),
-        contrast,
-        slots.views,
+        DIVERGENCES[slots.divergence](slots, sizes),
+        CONTRASTS[slots.contrast](slots),
+        slots,
     )
     model.update_parameters_name()
     named = model.parameters_dict()
@@ -151,8 +148,7 @@ def build_toy_step(model: LatentVariableModel, system: ToySystem) -> nn.Cell:
     common = {
         "model": model,
         "optimizer": adam(encoder + decoder, system.learning_rate, "optimizer.model"),
-        "groups": [],
-        "clip_norm": None,
+        "clipping": Clipping((), None),
         "scaling": Scaling(),
     }
     if system.slots.step == "joint":
@@ -162,7 +158,6 @@ def build_toy_step(model: LatentVariableModel, system: ToySystem) -> nn.Cell:
         **common,
         critic_optimizer=adam(critic, system.learning_rate, "optimizer.critics"),
         critic_updates=toy.CRITIC_UPDATES,
-        decoder_parameters=len(decoder),
     )
     return step.set_train()
 
@@ -189,8 +184,8 @@ class Iterations(nn.Cell):
         for index in range(self.count):
             draws = None if prior is None else prior[index]
             encoded = ops.tile(x[index], (self.views, 1))
-            noises = (encoded, own[index], draws, None, None, None, None)
-            terms = self.step(x[index], weight, beta, *noises)
+            noise = (encoded, None, own[index], draws, None, None, None)
+            terms = self.step(x[index], weight, beta, *noise)
             # The next iteration must see the parameters as this one leaves them.
             weight = ops.depend(weight, terms)
         return terms
@@ -205,7 +200,7 @@ class Codes(nn.Cell):
 
     def construct(self, x: Tensor, own: Tensor) -> Tensor:
         """(N, K), (N, 2) -> (N, 2)."""
-        return self.model.encode(x, own)[2]
+        return self.model.encode((x, None, own))[2]
 
 
 class ToyTrainer:

@@ -11,10 +11,9 @@ from mindspore_cvae.training.steps.aggressive import AggressiveStep
 from mindspore_cvae.training.steps.critics import CriticThenModel
 from mindspore_cvae.training.steps.joint import JointStep
 from mindspore_cvae.training.steps.semi_amortized import SemiAmortizedStep
-from mindspore_cvae.training.steps.updates import adam
+from mindspore_cvae.training.steps.updates import Clipping, adam
 
 FIRST_LOSS_SCALES = {"O0": None, "O2": 65536.0}
-
 """Of a configuration that names none, by its level of mixed precision."""
 
 
@@ -30,8 +29,8 @@ def build_step(model: LatentVariableModel, slots: System, training) -> nn.Cell:
     decoder = list(model.decoder.trainable_params())
     critics = list(model.divergence.trainable_params())
     groups = {
-        "together": [len(encoder) + len(decoder)],
-        "separate": [len(group) for group in (encoder, decoder) if group],
+        "together": (len(encoder) + len(decoder),),
+        "separate": tuple(len(group) for group in (encoder, decoder) if group),
     }[slots.clipping]
 
     scaling = Scaling()
@@ -52,7 +51,6 @@ def build_step(model: LatentVariableModel, slots: System, training) -> nn.Cell:
             "scaling": scaling,
             "critic_optimizer": optimizer("critics", critics, training.critic_learning_rate),
             "critic_updates": training.critic_updates,
-            "decoder_parameters": len(decoder),
         },
         "aggressive": lambda: {
             "encoder_optimizer": optimizer("encoder", encoder),
@@ -60,10 +58,11 @@ def build_step(model: LatentVariableModel, slots: System, training) -> nn.Cell:
         },
         "semi_amortized": lambda: {
             "optimizer": optimizer("model", encoder + decoder),
-            "decoder_parameters": len(decoder),
         },
     }[slots.step]()
-    step = STEPS[slots.step](model=model, groups=groups, clip_norm=training.clip_norm, **own_parts)
+    step = STEPS[slots.step](
+        model=model, clipping=Clipping(groups, training.clip_norm), **own_parts
+    )
     return step.set_train()
 
 
@@ -73,5 +72,4 @@ STEPS = {
     "aggressive": AggressiveStep,
     "semi_amortized": SemiAmortizedStep,
 }
-
 """The values of the slot ``step``."""

@@ -66,6 +66,8 @@ class StepNoise(NamedTuple):
 
     encoder_tokens: np.ndarray
     """(V N, T + 1) int32: what the encoder reads; differs from the targets by swaps only."""
+    encoder_bytes: np.ndarray | None
+    """(T + 1, V N, E)."""
     posterior: np.ndarray | None
     """(V N, noise size): eps of Eq. 2. Where SVI refines the posterior, (S + 1, V N, Z): one set
     for each of its S steps and one for the objective."""
@@ -73,8 +75,6 @@ class StepNoise(NamedTuple):
     """(K + 1, V N, Z): draws from p(z), one set for each critic update and one for the model's."""
     contrast: np.ndarray | None
     """(M N, Z): draws from p(z) as further negatives."""
-    encoder_bytes: np.ndarray | None
-    """(T + 1, V N, E)."""
     embedding_bytes: np.ndarray | None
     """(T, V N, E)."""
     output_bytes: np.ndarray | None
@@ -153,6 +153,9 @@ class NoiseMaker:
 
         return StepNoise(
             encoder_tokens=np.concatenate(views)[own],
+            encoder_bytes=masks("encoder", width, sizes.embedding_size)
+            if system.encoder_dropout
+            else None,
             posterior=normal(stream("posterior"), *posterior_shape)[..., own, :]
             if noise_size
             else None,
@@ -163,9 +166,6 @@ class NoiseMaker:
                 stream("contrast"), system.prior_negatives * sentences, sizes.latent_size
             )
             if system.prior_negatives
-            else None,
-            encoder_bytes=masks("encoder", width, sizes.embedding_size)
-            if system.encoder_dropout
             else None,
             embedding_bytes=masks("embedding", width - 1, sizes.embedding_size)
             if sizes.decoder_dropout

@@ -31,9 +31,10 @@ from mindspore_cvae.common.randomness import generator
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data.batches import Batch, EpochPlan, batch_dataset, corpus_widths, make_batch
 from mindspore_cvae.data.corpus import Corpus
+from mindspore_cvae.devices import choosing
 from mindspore_cvae.devices.parallel import ALONE, Processes, join
 from mindspore_cvae.errors import TrainingError, warn_user
-from mindspore_cvae.evaluation.metrics import evaluate
+from mindspore_cvae.evaluation.metrics import Weighing, evaluate
 from mindspore_cvae.evaluation.scoring import Scorer
 from mindspore_cvae.model.building import build_model
 from mindspore_cvae.runs import checkpoints
@@ -178,16 +179,7 @@ class Trainer:
             self.ranks.rank,
             self.ranks.size,
         )
-        self.evaluator = Scorer(
-            self.model,
-            config.slots,
-            self.widths,
-            config.eval.rows,
-            config.eval.tokens,
-            config.model.latent_size,
-            config.seed,
-            self.ranks,
-        )
+        self.evaluator = Scorer(self.model, config, self.widths, self.ranks)
         if self.ranks.size == 1:
             # Several processes must end together: they finish a validation before they look.
             self.evaluator.before_batch = self._end_if_told
@@ -459,19 +451,21 @@ class Trainer:
         """
         config, state = self.config, self.state
         started = time.monotonic()
-        iw_sentences = config.eval.best_valid_sentences
+        weighing = None
         if config.train.select == "iw_nll":
-            iw_sentences = None
+            weighing = Weighing(config.eval.valid_iw_samples, ("product",))
+        elif config.eval.best_valid_sentences:
+            weighing = Weighing(
+                config.eval.valid_iw_samples, ("product",), config.eval.best_valid_sentences
+            )
         try:
             metrics, _ = evaluate(
                 self.evaluator,
                 self.corpus.valid,
                 config.eval.valid_samples,
                 config.eval.max_sentences,
-                config.eval.valid_iw_samples if iw_sentences != 0 else None,
+                weighing,
                 self.corpus.train,
-                families=("product",),
-                iw_sentences=iw_sentences,
             )
         except _ToldToEnd:
             return
@@ -607,7 +601,6 @@ def train(
     overwrite: bool = False,
     *,
     corpus: Corpus,
-    device: str,
     force: bool = False,
     profile: bool = False,
 ) -> str:
@@ -617,7 +610,7 @@ def train(
     Returns:
         Why training ended.
     """
-    ranks = join(config.slots.views)
+    ranks, device = join(config.slots.views), choosing.chosen()
     with contextlib.ExitStack() as stack:
         if ranks.rank == 0:
             run = stack.enter_context(Run(folder, resume, overwrite))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mindspore import ParameterTuple, Tensor, nn, ops
 
-from mindspore_cvae.training.steps.updates import TrainingStep, clip_groups
+from mindspore_cvae.training.steps.updates import Clipping, TrainingStep, by_reader, clip_groups
 
 
 class ModelGradients(nn.Cell):
@@ -16,42 +16,20 @@ class ModelGradients(nn.Cell):
     Args:
         model: a :class:`model.equation.LatentVariableModel` without critics.
         weights: parameters of encoder, posterior and decoder, in this order.
-        groups, clip_norm: see :class:`JointStep`.
+        clipping: see :class:`JointStep`.
     """
 
-    def __init__(
-        self, model: nn.Cell, weights: ParameterTuple, groups: list[int], clip_norm: float
-    ):
+    def __init__(self, model: nn.Cell, weights: ParameterTuple, clipping: Clipping):
         super().__init__(auto_prefix=False)
-        self.groups = groups
-        self.clip_norm = clip_norm
+        self.groups, self.clip_norm = clipping
         self.ranks = model.ranks
         self.value_and_grad = ops.value_and_grad(model, None, weights, has_aux=True)
 
-    def construct(
-        self,
-        tokens: Tensor,
-        weight: Tensor,
-        beta: Tensor,
-        encoder_tokens: Tensor,
-        posterior_noise,
-        prior,
-        contrast_prior,
-        encoder_bytes,
-        embedding_bytes,
-        output_bytes,
-    ) -> tuple:
+    def construct(self, tokens: Tensor, weight: Tensor, beta: Tensor, *noise) -> tuple:
         """-> (:data:`STEP_TERMS`, a gradient for each parameter ...)."""
+        views, _prior, draws = by_reader(noise)
         (loss, reconstruction, divergence, contrast), gradients = self.value_and_grad(
-            tokens,
-            weight,
-            beta,
-            encoder_tokens,
-            posterior_noise,
-            contrast_prior,
-            encoder_bytes,
-            embedding_bytes,
-            output_bytes,
+            views, (tokens, weight), beta, draws
         )
         none = ops.zeros_like(loss)
         terms = ops.stack((loss, reconstruction, divergence, contrast, none, none))
@@ -81,7 +59,7 @@ class AggressiveStep(TrainingStep, nn.Cell):
         model: a :class:`model.equation.LatentVariableModel` with a Gaussian posterior.
         encoder_optimizer: of encoder and posterior.
         decoder_optimizer: of the decoder.
-        groups, clip_norm: see :class:`JointStep`.
+        clipping: see :class:`JointStep`.
         window: updates of the encoder between two looks at its loss (15 in the released code).
         most_updates: of the encoder in one step.
     """
@@ -91,8 +69,7 @@ class AggressiveStep(TrainingStep, nn.Cell):
         model: nn.Cell,
         encoder_optimizer: nn.Optimizer,
         decoder_optimizer: nn.Optimizer,
-        groups: list[int],
-        clip_norm: float,
+        clipping: Clipping,
         window: int = 15,
         most_updates: int = 100,
     ):
@@ -101,7 +78,7 @@ class AggressiveStep(TrainingStep, nn.Cell):
         encoder, decoder = encoder_optimizer.parameters, decoder_optimizer.parameters
         self.encoder_parameters = len(encoder)
         weights = ParameterTuple((*encoder, *decoder))
-        self.gradients = ModelGradients(model, weights, groups, clip_norm)
+        self.gradients = ModelGradients(model, weights, clipping)
         self.update_encoder = Update(encoder_optimizer)
         self.update_decoder = Update(decoder_optimizer)
         self.window = window

@@ -7,6 +7,7 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 
 from mindspore_cvae.training.scaling import Scaling
 from mindspore_cvae.training.steps.joint import JointStep
+from mindspore_cvae.training.steps.updates import Clipping, by_reader
 
 
 class CriticThenModel(JointStep):
@@ -20,26 +21,24 @@ class CriticThenModel(JointStep):
     with ``ops.assign``, which writes in place.
 
     Args:
-        model, optimizer, groups, clip_norm, scaling: see :class:`JointStep`.
+        model, optimizer, clipping, scaling: see :class:`JointStep`.
         critic_optimizer: of both critics.
         critic_updates: updates of the critics a step.
-        decoder_parameters: how many of the optimizer's parameters, at the end, are the decoder's.
     """
 
     def __init__(
         self,
         model: nn.Cell,
         optimizer: nn.Optimizer,
-        groups: list[int],
-        clip_norm: float | None,
+        clipping: Clipping,
         scaling: Scaling,
         critic_optimizer: nn.Optimizer,
         critic_updates: int,
-        decoder_parameters: int,
     ):
-        super().__init__(model, optimizer, groups, clip_norm, scaling)
+        super().__init__(model, optimizer, clipping, scaling)
         self.critic_optimizer = critic_optimizer
         self.critic_updates = critic_updates
+        decoder_parameters = len(model.decoder.trainable_params())
         self.encoder_weights = ParameterTuple(self.weights[:-decoder_parameters])
         self.decoder_weights = ParameterTuple(self.weights[-decoder_parameters:])
         self.critic_value_and_grad = ops.value_and_grad(
@@ -49,10 +48,9 @@ class CriticThenModel(JointStep):
             self.codes_forward, (0, 1, 2), self.decoder_weights, has_aux=True
         )
 
-    def encode(self, tokens, noise):
-        """The model's ``encode``; noise may be None in a tuple, but not as an argument of vjp."""
-        posterior_noise, encoder_bytes = noise
-        return self.network.encode(tokens, posterior_noise, encoder_bytes)
+    def encode(self, tokens, views):
+        """The model's ``encode``; vjp wants a Tensor before the tuple."""
+        return self.network.encode(views)
 
     def critic_forward(self, h, z, prior, weight):
         """Both critics' losses: (their sum, scaled; joint, marginal)."""
@@ -60,30 +58,17 @@ class CriticThenModel(JointStep):
         return self.scaling.scaled(joint + marginal), joint, marginal
 
     def codes_forward(self, h, parameters, z, *batch):
-        """The model's terms given the codes, and before them what the gradient is taken of."""
-        terms = self.network.objective(h, parameters, z, *batch)
+        """The model's terms given the codes, and before them what the gradient is taken of.
+
+        PyNative mode takes no gradient at a tuple, so the codes come one by one.
+        """
+        terms = self.network.objective((h, parameters, z), *batch)
         return (self.scaling.scaled(terms[0]), *terms)
 
-    def construct(
-        self,
-        tokens: Tensor,
-        weight: Tensor,
-        beta: Tensor,
-        encoder_tokens: Tensor,
-        posterior_noise,
-        prior,
-        contrast_prior,
-        encoder_bytes,
-        embedding_bytes,
-        output_bytes,
-    ) -> Tensor:
-        codes, pull_back = ops.vjp(
-            self.encode,
-            encoder_tokens,
-            (posterior_noise, encoder_bytes),
-            weights=self.encoder_weights,
-        )
-        h, parameters, z = codes
+    def construct(self, tokens: Tensor, weight: Tensor, beta: Tensor, *noise) -> Tensor:
+        views, prior, draws = by_reader(noise)
+        codes, pull_back = ops.vjp(self.encode, tokens, views, weights=self.encoder_weights)
+        h, _, z = codes
         ranks = self.network.ranks
         every_h, every_z = ranks.gather(ops.stop_gradient(h)), ranks.gather(ops.stop_gradient(z))
         joint, marginal = ops.zeros((), z.dtype), ops.zeros((), z.dtype)
@@ -100,16 +85,7 @@ class CriticThenModel(JointStep):
             weight = ops.depend(weight, made)
             number = number + 1
         terms, gradients = self.codes_value_and_grad(
-            h,
-            parameters,
-            z,
-            tokens,
-            weight,
-            beta,
-            prior[self.critic_updates],
-            contrast_prior,
-            embedding_bytes,
-            output_bytes,
+            *codes, (tokens, weight), beta, prior[self.critic_updates], draws
         )
         at_codes, decoder_gradients = gradients
         encoder_gradients = pull_back(at_codes)[-1]

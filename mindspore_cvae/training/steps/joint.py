@@ -5,7 +5,7 @@ from __future__ import annotations
 from mindspore import Tensor, nn, ops
 
 from mindspore_cvae.training.scaling import Scaling
-from mindspore_cvae.training.steps.updates import TrainingStep, clip_groups
+from mindspore_cvae.training.steps.updates import Clipping, TrainingStep, by_reader, clip_groups
 
 
 class JointStep(TrainingStep, nn.TrainOneStepCell):
@@ -14,8 +14,7 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
     Args:
         model: a :class:`model.equation.LatentVariableModel`.
         optimizer: of encoder, posterior and decoder, in this order.
-        groups: numbers of parameters whose gradients are clipped together; they add up to all.
-        clip_norm: limit of each group's norm; None for none.
+        clipping: of the gradients; its groups add up to all.
         scaling: of the losses whose gradients are taken; see :mod:`training.scaling`.
     """
 
@@ -23,13 +22,11 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
         self,
         model: nn.Cell,
         optimizer: nn.Optimizer,
-        groups: list[int],
-        clip_norm: float | None,
+        clipping: Clipping,
         scaling: Scaling,
     ):
         super().__init__(model, optimizer)
-        self.groups = groups
-        self.clip_norm = clip_norm
+        self.groups, self.clip_norm = clipping
         self.scaling = scaling
         self.value_and_grad = ops.value_and_grad(self.forward, None, self.weights, has_aux=True)
 
@@ -38,29 +35,10 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
         terms = self.network(*batch)
         return (self.scaling.scaled(terms[0]), *terms)
 
-    def construct(
-        self,
-        tokens: Tensor,
-        weight: Tensor,
-        beta: Tensor,
-        encoder_tokens: Tensor,
-        posterior_noise,
-        prior,
-        contrast_prior,
-        encoder_bytes,
-        embedding_bytes,
-        output_bytes,
-    ) -> Tensor:
+    def construct(self, tokens: Tensor, weight: Tensor, beta: Tensor, *noise) -> Tensor:
+        views, _prior, draws = by_reader(noise)
         (_scaled, loss, reconstruction, divergence, contrast), gradients = self.value_and_grad(
-            tokens,
-            weight,
-            beta,
-            encoder_tokens,
-            posterior_noise,
-            contrast_prior,
-            encoder_bytes,
-            embedding_bytes,
-            output_bytes,
+            views, (tokens, weight), beta, draws
         )
         updates = (self.optimizer(self.clipped(gradients)),)
         loss = ops.depend(loss, self.scaling.end_step(updates))

@@ -5,7 +5,13 @@ from __future__ import annotations
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from mindspore_cvae.model.refinement import Descent, ReversedDescent
-from mindspore_cvae.training.steps.updates import TrainingStep, clip, clip_groups
+from mindspore_cvae.training.steps.updates import (
+    Clipping,
+    TrainingStep,
+    by_reader,
+    clip,
+    clip_groups,
+)
 
 
 class EncoderPass(nn.Cell):
@@ -39,7 +45,7 @@ class CodesGradients(nn.Cell):
     def forward(self, h, parameters, noise, *batch):
         """The model's objective of z drawn from q(z|x)."""
         z = self.model.posterior.sample(parameters, noise)
-        return self.model.objective(h, parameters, z, *batch)
+        return self.model.objective((h, parameters, z), *batch)
 
     def construct(
         self,
@@ -49,22 +55,11 @@ class CodesGradients(nn.Cell):
         tokens: Tensor,
         weight: Tensor,
         beta: Tensor,
-        contrast_prior,
-        embedding_bytes,
-        output_bytes,
+        *draws,
     ) -> tuple:
         """-> (:data:`STEP_TERMS`, at h, at the parameters of q(z|x), at each of the decoder's)."""
         (loss, reconstruction, divergence, contrast), gradients = self.value_and_grad(
-            h,
-            parameters,
-            noise,
-            tokens,
-            weight,
-            beta,
-            None,
-            contrast_prior,
-            embedding_bytes,
-            output_bytes,
+            h, parameters, noise, (tokens, weight), beta, None, draws
         )
         none = ops.zeros_like(loss)
         terms = ops.stack((loss, reconstruction, divergence, contrast, none, none))
@@ -78,23 +73,20 @@ class EncoderUpdate(nn.Cell):
 
     Args:
         model: a :class:`model.equation.LatentVariableModel`.
-        optimizer, groups, clip_norm: see :class:`JointStep`.
-        decoder_parameters: how many of the optimizer's parameters, at the end, are the decoder's.
+        optimizer, clipping: see :class:`JointStep`.
     """
 
     def __init__(
         self,
         model: nn.Cell,
         optimizer: nn.Optimizer,
-        groups: list[int],
-        clip_norm: float,
-        decoder_parameters: int,
+        clipping: Clipping,
     ):
         super().__init__(auto_prefix=False)
         self.model = model
         self.optimizer = optimizer
-        self.groups = groups
-        self.clip_norm = clip_norm
+        self.groups, self.clip_norm = clipping
+        decoder_parameters = len(model.decoder.trainable_params())
         self.encoder_weights = ParameterTuple(optimizer.parameters[:-decoder_parameters])
 
     def encode(self, tokens, noise):
@@ -129,89 +121,47 @@ class SemiAmortizedStep(TrainingStep, nn.Cell):
 
     Args:
         model: a :class:`model.equation.LatentVariableModel` with a Gaussian posterior.
-        optimizer, groups, clip_norm: see :class:`JointStep`.
-        decoder_parameters: how many of the optimizer's parameters, at the end, are the decoder's.
+        optimizer, clipping: see :class:`JointStep`.
     """
 
     def __init__(
         self,
         model: nn.Cell,
         optimizer: nn.Optimizer,
-        groups: list[int],
-        clip_norm: float,
-        decoder_parameters: int,
+        clipping: Clipping,
     ):
         super().__init__(auto_prefix=False)
         self.network = model
+        decoder_parameters = len(model.decoder.trainable_params())
         decoder_weights = ParameterTuple(optimizer.parameters[-decoder_parameters:])
         self.encode = EncoderPass(model)
         self.descend = Descent(model)
         self.at_end = CodesGradients(model, decoder_weights)
         self.return_through = ReversedDescent(model, decoder_weights, clip)
-        self.update = EncoderUpdate(model, optimizer, groups, clip_norm, decoder_parameters)
+        self.update = EncoderUpdate(model, optimizer, clipping)
 
-    def __call__(
-        self,
-        tokens: Tensor,
-        weight: Tensor,
-        beta: Tensor,
-        encoder_tokens: Tensor,
-        posterior_noise: Tensor,
-        prior,
-        contrast_prior,
-        encoder_bytes,
-        embedding_bytes,
-        output_bytes,
-    ) -> Tensor:
-        terms, *gradients = self.gradients(
-            tokens,
-            weight,
-            beta,
-            encoder_tokens,
-            posterior_noise,
-            contrast_prior,
-            encoder_bytes,
-            embedding_bytes,
-            output_bytes,
-        )
+    def __call__(self, tokens: Tensor, weight: Tensor, beta: Tensor, *noise) -> Tensor:
+        terms, *gradients = self.gradients(tokens, weight, beta, *noise)
+        encoder_tokens, encoder_bytes, *_ = noise
         self.update(encoder_tokens, encoder_bytes, *gradients)
         return terms
 
-    def gradients(
-        self,
-        tokens: Tensor,
-        weight: Tensor,
-        beta: Tensor,
-        encoder_tokens: Tensor,
-        posterior_noise: Tensor,
-        contrast_prior,
-        encoder_bytes,
-        embedding_bytes,
-        output_bytes,
-    ) -> list[Tensor]:
+    def gradients(self, tokens: Tensor, weight: Tensor, beta: Tensor, *noise) -> list[Tensor]:
         """:data:`STEP_TERMS`, then the gradients at h, at the encoder's parameters of q(z|x), and
-        at each of the decoder's parameters; posterior_noise is (S + 1, V N, Z)."""
+        at each of the decoder's parameters; the posterior's noise is (S + 1, V N, Z)."""
+        (encoder_tokens, encoder_bytes, posterior), _prior, draws = by_reader(noise)
         h, parameters, every_view = self.encode(encoder_tokens, encoder_bytes, tokens)
-        shared = (every_view, beta, embedding_bytes, output_bytes)
-        *draws, last = (posterior_noise[number] for number in range(len(posterior_noise)))
+        shared = (every_view, beta, *draws[1:])
+        *steps, last = (posterior[number] for number in range(len(posterior)))
         velocity, visited = ops.zeros_like(parameters), []
-        for draw in draws:
+        for draw in steps:
             visited.append((parameters, draw))
             parameters, velocity = self.descend(parameters, velocity, draw, *shared)
         terms, at_h, at_parameters, *at_decoder = self.at_end(
-            h,
-            parameters,
-            last,
-            tokens,
-            weight,
-            beta,
-            contrast_prior,
-            embedding_bytes,
-            output_bytes,
+            h, parameters, last, tokens, weight, beta, *draws
         )
-        at_velocity = ops.zeros_like(parameters)
+        gradients = (at_parameters, ops.zeros_like(parameters), *at_decoder)
         for parameters, draw in reversed(visited):
-            at_parameters, at_velocity, *at_decoder = self.return_through(
-                parameters, at_parameters, at_velocity, draw, *shared, *at_decoder
-            )
+            gradients = self.return_through(parameters, draw, *shared, *gradients)
+        at_parameters, _at_velocity, *at_decoder = gradients
         return [terms, at_h, at_parameters, *at_decoder]

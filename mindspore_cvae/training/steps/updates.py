@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from mindspore import Parameter, Tensor, nn, ops
 
 STEP_TERMS = ("loss", "rec", "div", "con", "critic_joint", "critic_marginal")
-
 """What a step returns, nats a sentence: rec and div are sums over views; the critics' are 0
 without critics."""
+
+
+def by_reader(noise: tuple) -> tuple:
+    """The fields of :class:`training.noise.StepNoise` by who reads them: encoder and posterior;
+    divergence; contrast and decoder.
+
+    Plain tuples, and ``*noise`` at a graph's door: MindSpore 2.10 compiles a graph anew at every
+    call that gets a NamedTuple or a tuple as an argument.
+    """
+    return noise[:3], noise[3], noise[4:]
 
 
 def adam(
@@ -46,7 +56,16 @@ def clip(gradients: tuple, limit: float) -> tuple:
     return clipped
 
 
-def clip_groups(gradients: tuple, groups: list[int], limit: float) -> tuple:
+class Clipping(NamedTuple):
+    """How gradients are clipped."""
+
+    groups: tuple[int, ...]
+    """How many parameters, in the optimizer's order, are clipped together."""
+    limit: float | None
+    """Of the global norm of a group; None leaves gradients as they are."""
+
+
+def clip_groups(gradients: tuple, groups: tuple[int, ...], limit: float) -> tuple:
     """Each group of gradients clipped to a norm of its own; ``groups`` are their sizes."""
     result, start = (), 0
     for size in groups:
