@@ -52,7 +52,7 @@ def test_platforms_of_a_docstring():
 
 def recorded(device, cell, *inputs):
     """The one graph of a cell as a device is given it, and what its call returns."""
-    ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+    ms.set_context(mode=ms.GRAPH_MODE)
     with audit_graphs.pretended(device), Recorder("training") as recorder:
         outputs = cell()(*map(Tensor, inputs))
     (made,) = recorder.graphs
@@ -216,7 +216,7 @@ def page_verdicts(device):
 
 @pytest.mark.parametrize("device", ["GPU", "Ascend"])
 def test_the_page_has_the_verdicts_of_a_training_step(device):
-    ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+    ms.set_context(mode=ms.GRAPH_MODE)
     with audit_graphs.pretended(device), Recorder("training") as recorder:
         traces._train(*traces._model("ae"))
     rows = audit_verdicts.verdicts(recorder.graphs, device)
@@ -243,7 +243,7 @@ def test_nothing_is_known_to_be_missing_and_the_page_says_what_is_stated(device)
 @pytest.mark.slow
 @pytest.mark.parametrize("device", ["GPU", "Ascend"])
 def test_nothing_but_lstms_and_logits_is_in_half_precision(device):
-    ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+    ms.set_context(mode=ms.GRAPH_MODE)
     graphs = traces.traces(["cvae_plus_mi"], device, "O2")
     assert not [item for item in audit_verdicts.findings(graphs, device, "O2") if item.is_missing]
     assert {item.check for item in audit_verdicts.findings(graphs, device, "O0")} >= {"float16"}

@@ -22,7 +22,8 @@ def machine(monkeypatch):
 
     def pretend(environment: dict[str, str] | None = None, **counts: int) -> list[dict]:
         monkeypatch.setattr(choosing, "_count", lambda name: counts.get(name, 0))
-        monkeypatch.setattr(mindspore, "set_context", lambda **options: selected.append(options))
+        monkeypatch.setattr(mindspore, "set_device", lambda *device: selected.append(device))
+        monkeypatch.setattr(choosing, "chosen", lambda: "none yet")
         for name, value in {**NO_NUMBER, **(environment or {})}.items():
             monkeypatch.setenv(name, value)
         return selected
@@ -41,8 +42,8 @@ def machine(monkeypatch):
 def test_auto_takes_the_first_that_is_there(machine, counts, expected):
     selected = machine(**counts)
     assert choosing.choose("auto") == expected
-    assert [options["device_target"] for options in selected] == [expected]
-    assert selected[0]["mode"] == mindspore.GRAPH_MODE
+    assert [device[0] for device in selected] == [expected]
+    assert mindspore.get_context("mode") == mindspore.GRAPH_MODE
 
 
 def test_a_named_device_that_is_not_there_is_never_replaced(machine):
@@ -53,7 +54,7 @@ def test_a_named_device_that_is_not_there_is_never_replaced(machine):
         choosing.choose("GPU", 1)
     assert selected == []
     assert choosing.choose("CPU", 5) == "CPU"
-    assert "device_id" not in selected[0]
+    assert selected == [("CPU",)]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_a_named_device_that_is_not_there_is_never_replaced(machine):
 def test_the_number_of_the_device(machine, environment, device_id, expected):
     selected = machine(environment, CPU=1, Ascend=8)
     choosing.choose("Ascend", device_id)
-    assert selected[0]["device_id"] == expected
+    assert selected == [("Ascend", expected)]
 
 
 def test_a_number_that_is_none_names_its_variable(machine):
@@ -81,10 +82,10 @@ def test_a_number_that_is_none_names_its_variable(machine):
 def test_a_device_that_fails_when_selected_is_one_error(machine, monkeypatch):
     machine(CPU=1, GPU=1)
 
-    def fail(**options):
+    def fail(*device):
         raise RuntimeError("CUDA driver version is insufficient\n\n- C++ Call Stack\n...")
 
-    monkeypatch.setattr(mindspore, "set_context", fail)
+    monkeypatch.setattr(mindspore, "set_device", fail)
     with pytest.raises(
         DeviceError, match=r"device GPU cannot be used: CUDA driver .*insufficient$"
     ):
@@ -111,13 +112,13 @@ def test_this_machine_has_a_cpu():
 PRODUCT = """
 import sys
 from mindspore_cvae.devices import choosing
-devices.apply_precision(sys.argv[1])
+choosing.apply_precision(sys.argv[1])
 import mindspore, numpy
-devices.choose("CPU")
+choosing.choose("CPU")
 x = mindspore.Tensor(numpy.ones((64, 64), numpy.float32))
 mindspore.ops.matmul(x, x).asnumpy()
 if len(sys.argv) > 2:
-    devices.apply_precision(sys.argv[2])
+    choosing.apply_precision(sys.argv[2])
 """
 
 

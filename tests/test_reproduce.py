@@ -731,7 +731,8 @@ def test_sigterm_reaches_the_stage(tmp_path):
         "import sys\n"
         "from mindspore_cvae.reproduction import running\n"
         "running.COMMANDS['train.py'] = 'signal:pause'\n"
-        "sys.exit(reproduce.reproduce_main(sys.argv[1:]))\n"
+        "from mindspore_cvae.commands.reproduce import reproduce_main\n"
+        "sys.exit(reproduce_main(sys.argv[1:]))\n"
     )
     process = subprocess.Popen(
         [

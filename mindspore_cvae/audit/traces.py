@@ -13,6 +13,7 @@ from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data.corpus import Split
 from mindspore_cvae.data.vocabulary import BEGIN, END, SPECIALS
+from mindspore_cvae.devices import choosing
 from mindspore_cvae.generation.ways import Decoding
 from mindspore_cvae.systems import SYSTEMS, System
 
@@ -128,9 +129,7 @@ def traces(systems: Iterable[str], device: str, amp_level: str = "O0") -> list[G
         device: CPU, GPU or Ascend; it need not be there.
         amp_level: O0, or O2 for mixed precision.
     """
-    import mindspore
-
-    mindspore.set_context(mode=mindspore.GRAPH_MODE, device_target="CPU")
+    choosing.choose("CPU")
     made: dict[tuple, list[Graph]] = {}
     graphs = []
     for system in systems:

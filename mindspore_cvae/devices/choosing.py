@@ -85,8 +85,11 @@ def choose(target: str, device_id: int | None = None) -> str:
         raise DeviceError(
             f"device {target} is not there ({_NEEDS[target]}): take {' or '.join(there)}, or auto"
         )
+    mindspore.set_context(mode=mindspore.GRAPH_MODE)
     if target == "CPU":
-        mindspore.set_context(mode=mindspore.GRAPH_MODE, device_target="CPU")
+        # MindSpore refuses to name a device once it has computed on it, even the same one.
+        if chosen() != target:
+            mindspore.set_device(target)
         return target
     number = _number() if device_id is None else device_id
     if number >= count:
@@ -94,7 +97,7 @@ def choose(target: str, device_id: int | None = None) -> str:
             f"device {target} {number} is not there: it has the numbers 0 to {count - 1}"
         )
     try:
-        mindspore.set_context(mode=mindspore.GRAPH_MODE, device_target=target, device_id=number)
+        mindspore.set_device(target, number)
     except (RuntimeError, ValueError) as error:
         raise DeviceError(f"device {target} cannot be used: {_first_line(error)}") from error
     return target
@@ -102,9 +105,9 @@ def choose(target: str, device_id: int | None = None) -> str:
 
 def chosen() -> str:
     """The name of the device that was chosen."""
-    import mindspore
+    import mindspore.context
 
-    return mindspore.get_context("device_target")
+    return mindspore.context.get_context("device_target")
 
 
 def vocabulary_multiple() -> int:

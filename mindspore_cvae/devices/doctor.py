@@ -367,7 +367,7 @@ def use_report(device: str) -> dict:
         if not hal.is_available(device):
             return {"error": f"MindSpore did not load its plugin for {device}"}
         count = hal.device_count(device)
-        mindspore.set_context(device_target=device)
+        mindspore.set_device(device)
         ones = Tensor(np.ones((16, 16), np.float32))
         if count and (ops.matmul(ones, ones).asnumpy() == 16).all():
             return {"devices": count}

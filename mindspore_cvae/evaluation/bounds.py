@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import solve_triangular
 from scipy.spatial.distance import cdist
+from scipy.special import softmax
 
 from mindspore_cvae.evaluation.estimators import log_mean_exp
 
@@ -227,7 +229,8 @@ class Proposal:
         """log r(z|x) of the mixture as :meth:`draw` draws it. (B, K, Z) -> (B, K)."""
         share = self.prior_draws(z.shape[1]) / z.shape[1]
         centred = (z - self.mean[:, None]).transpose(0, 2, 1)
-        whitened = np.linalg.solve(self.factor, centred)
+        pairs = zip(self.factor, centred, strict=True)
+        whitened = np.stack([solve_triangular(*pair, lower=True) for pair in pairs])
         log_determinant = np.log(np.diagonal(self.factor, axis1=1, axis2=2)).sum(1)
         gaussian = -0.5 * ((whitened**2).sum(1) + z.shape[2] * LOG_2_PI) - log_determinant[:, None]
         if share == 1.0:
@@ -257,5 +260,5 @@ def importance_weighted_nll(log_weights: np.ndarray) -> np.ndarray:
 
 def effective_sample_size(log_weights: np.ndarray) -> np.ndarray:
     """(sum_k w_k)^2 / sum_k w_k^2, between 1 and K. (B, K) -> (B,)."""
-    weights = np.exp(log_weights - log_weights.max(1, keepdims=True))
+    weights = softmax(log_weights, 1)
     return weights.sum(1) ** 2 / (weights**2).sum(1)

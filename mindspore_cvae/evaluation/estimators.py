@@ -8,6 +8,7 @@ bounds, and which are not, is said in docs/metrics.md.
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import logsumexp
 
 ACTIVE_VARIANCE = 0.01
 """A latent dimension is active when its posterior mean varies at least this much over sentences
@@ -54,9 +55,7 @@ def log_normal(z: np.ndarray, mean: np.ndarray, log_variance: np.ndarray) -> np.
 
 def log_mean_exp(values: np.ndarray, axis: int) -> np.ndarray:
     """log(mean(exp(v))) along an axis, without overflow."""
-    highest = values.max(axis, keepdims=True)
-    mean = np.exp(values - highest).mean(axis, keepdims=True)
-    return np.squeeze(np.log(mean) + highest, axis)
+    return logsumexp(values, axis) - np.log(values.shape[axis])
 
 
 def gaussian_mutual_information(

@@ -7,6 +7,8 @@ more.
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial.distance import cdist
+from scipy.special import log_softmax
 
 DECAY = 1e-6
 """Of the classifier's squared weights: categories that a line separates would send them to
@@ -42,10 +44,9 @@ def _logistic_regression(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     def loss_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
         logits = inputs @ flat.reshape(shape)
-        logits -= logits.max(1, keepdims=True)
-        log_sums = np.log(np.exp(logits).sum(1, keepdims=True))
-        probabilities = np.exp(logits - log_sums)
-        loss = (log_sums[:, 0] - (logits * targets).sum(1)).mean() + DECAY * (flat**2).sum()
+        log_probabilities = log_softmax(logits, 1)
+        probabilities = np.exp(log_probabilities)
+        loss = -(log_probabilities * targets).sum(1).mean() + DECAY * (flat**2).sum()
         gradient = inputs.T @ (probabilities - targets) / len(inputs)
         return loss, gradient.ravel() + 2.0 * DECAY * flat
 
@@ -57,9 +58,8 @@ def _distances_to_categories(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Mean Euclidean distance of each point to each category's other points, (N, K)."""
     z = z.astype(np.float64)
     members = np.eye(int(labels.max()) + 1)[labels]
-    squares = sum(np.subtract.outer(column, column) ** 2 for column in z.T)
     # A point is not one of its own neighbours.
-    return np.sqrt(squares) @ members / (members.sum(0) - members)
+    return cdist(z, z) @ members / (members.sum(0) - members)
 
 
 def silhouette(z: np.ndarray, labels: np.ndarray) -> float:
