@@ -2,7 +2,7 @@
 
 It covers the rows that are measured, ``vae`` and ``cvae_plus_mi`` with the defaults of the table
 of systems. Weights can be taken from a project's model and noise from a project's step, so that
-both can be shown to compute the same losses (``tests/test_benchmarks.py``).
+both can be shown to compute the same losses (``tests/whole/test_benchmarks.py``).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from mindspore_cvae.runs import checkpoints, lock, modelarts
 from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.runs.modelarts import TransferError, job
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HOST_VARIABLES = ("MA_NUM_HOSTS", "VC_TASK_INDEX", "DLS_TASK_NUMBER", "DLS_TASK_INDEX", "RANK_ID")
 
 
@@ -452,7 +452,7 @@ def start(tmp_path, container, *settings, failures=None):
     """A container's process that trains."""
     modules = tmp_path / "modules"
     modules.mkdir(exist_ok=True)
-    shutil.copyfile(Path(__file__).with_name("fake_moxing.py"), modules / "moxing.py")
+    shutil.copyfile(ROOT / "tests" / "support" / "fake_moxing.py", modules / "moxing.py")
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(modules), str(ROOT)]),

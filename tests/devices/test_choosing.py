@@ -11,7 +11,7 @@ import pytest
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import DeviceError, InputError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NO_NUMBER = {"DEVICE_ID": "", "ASCEND_DEVICE_ID": ""}
 
 

@@ -19,7 +19,7 @@ from mindspore_cvae.common import files
 from mindspore_cvae.runs import checkpoints
 from mindspore_cvae.runs.checkpoints import CheckpointError, check_fingerprints, load, save, steps
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FINGERPRINTS = {"config": "c" * 64, "vocabulary": "v" * 64, "data": "d" * 64}
 
 

@@ -22,7 +22,7 @@ from mindspore_cvae.errors import DeviceError, InputError, TrainingError, run_co
 from mindspore_cvae.runs import checkpoints
 from mindspore_cvae.runs import folder as runs_folder
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = "the cat sat\nthe dog ran\na bird sang\n"
 
 

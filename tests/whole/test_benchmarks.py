@@ -15,7 +15,7 @@ from mindspore_cvae.config.layers import load
 torch = pytest.importorskip(
     "torch", reason="the benchmarks' PyTorch twin needs pip install .[benchmark]"
 )
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STEPS = 5
 
 

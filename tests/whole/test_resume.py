@@ -39,8 +39,9 @@ from mindspore_cvae.training import trainer
 from mindspore_cvae.training.noise import NoiseMaker
 from mindspore_cvae.training.steps import aggressive
 
-TESTS = Path(__file__).resolve().parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS.parent), "GLOG_v": "3"}
+ROOT = Path(__file__).resolve().parents[2]
+INTERRUPTIONS = ROOT / "tests" / "support" / "interruptions.py"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "GLOG_v": "3"}
 """Of processes that a test starts; mindspore then tells errors only."""
 SYSTEMS = pytest.mark.parametrize("system", STEP_KINDS.values(), ids=STEP_KINDS)
 QUICK_KINDS = ("joint", "critic_then_model")
@@ -437,7 +438,7 @@ def test_a_signal_while_the_untrained_model_is_validated_changes_nothing(data, t
 def child(*argv: str) -> tuple[int, str]:
     """A training in a process of its own: exit code and standard error."""
     process = subprocess.run(
-        [sys.executable, TESTS / "interruptions.py", *argv],
+        [sys.executable, INTERRUPTIONS, *argv],
         capture_output=True,
         text=True,
         env=ENVIRONMENT,
@@ -476,7 +477,7 @@ def test_signals_to_the_command(data, tmp_path):
     for (number, code), begun in zip(SIGNALS.items(), ("start", "resume"), strict=True):
         with open(tmp_path / "errors", "w+") as errors:
             process = subprocess.Popen(
-                [sys.executable, TESTS.parent / "train.py", *argv],
+                [sys.executable, ROOT / "train.py", *argv],
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
             )
@@ -545,7 +546,7 @@ def test_processes_killed_at_random(whole, data, tmp_path, system):
     argv = ["SIGKILL", "0", "", *options(system, data, folder)]
     for _ in range(10):
         process = subprocess.Popen(
-            [sys.executable, TESTS / "interruptions.py", *argv],
+            [sys.executable, INTERRUPTIONS, *argv],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=ENVIRONMENT,

@@ -15,6 +15,7 @@ import mindspore_cvae
 
 PACKAGE = Path(mindspore_cvae.__file__).parent
 NAME = PACKAGE.name
+TESTS = Path(__file__).resolve().parents[1]
 
 FLOORS = (
     ("errors", "common", "systems"),
@@ -128,6 +129,85 @@ def test_a_room_says_what_its_files_are_and_holds_nothing_else(folder):
     inside = {path.stem for path in folder.iterdir() if path.suffix == ".py"}
     inside |= {path.parent.name for path in folder.glob("*/__init__.py")}
     assert inside - {"__init__"} <= words
+
+
+TESTED_IN = {
+    "common.files": "runs/test_outputs.py whole/test_inputs.py",
+    "common.randomness": "training/test_noise.py",
+    "config.contradictions": "config/test_layers.py",
+    "config.keys": "config/test_layers.py",
+    "config.options": "config/test_layers.py",
+    "data.newswire": "data/test_grammar.py",
+    "data.sentences": "data/test_corpus.py",
+    "data.text": "data/test_corpus.py",
+    "devices.launcher": "devices/test_doctor.py",
+    "devices.parallel": "whole/test_parallel.py",
+    "errors": "commands/test_train.py",
+    "evaluation.estimators": "evaluation/test_metrics.py",
+    "evaluation.proposals": "evaluation/test_importance.py",
+    "evaluation.scoring": "evaluation/test_metrics.py",
+    "generation.encoding": "test_api.py",
+    "generation.ways": "generation/test_decoding.py",
+    "model.building": "model/test_networks.py",
+    "model.equation": "training/test_steps.py",
+    "model.inference": "model/test_refinement.py",
+    "report.explanations": "report/test_sections.py",
+    "report.page": "report/test_sections.py",
+    "report.specimens": "report/test_sections.py",
+    "reproduction.collecting": "reproduction/test_running.py",
+    "reproduction.jobs": "reproduction/test_running.py",
+    "reproduction.markdown": "reproduction/test_running.py",
+    "reproduction.paper": "reproduction/test_running.py",
+    "reproduction.pictures": "reproduction/test_running.py",
+    "reproduction.stages": "reproduction/test_running.py",
+    "runs.loading": "test_api.py",
+    "runs.lock": "runs/test_folder.py",
+    "toy.pictures": "toy/test_experiment.py",
+    "toy.systems": "toy/test_experiment.py",
+    "toy.training": "toy/test_experiment.py",
+    "training.building": "test_systems.py",
+    "training.steps.critics": "training/test_steps.py",
+    "training.steps.joint": "training/test_steps.py",
+    "training.steps.semi_amortized": "model/test_refinement.py",
+    "training.steps.updates": "training/test_steps.py",
+    "training.trainer": "whole/test_baselines.py whole/test_resume.py",
+    "audit.graphs": "audit/test_verdicts.py",
+    "audit.traces": "audit/test_verdicts.py",
+    "commands.audit": "audit/test_verdicts.py",
+    "commands.config": "commands/test_program.py",
+    "commands.convert": "export/test_state_dicts.py",
+    "commands.data": "data/test_corpus.py",
+    "commands.doctor": "devices/test_doctor.py",
+    "commands.evaluate": "commands/test_train.py",
+    "commands.export": "export/test_graphs.py",
+    "commands.grammar": "data/test_grammar.py",
+    "commands.launcher": "devices/test_doctor.py",
+    "commands.ngram": "evaluation/test_ngram.py",
+    "commands.options": "commands/test_train.py",
+    "commands.ranks": "devices/test_ranks.py",
+    "commands.report": "report/test_sections.py",
+    "commands.reproduce": "reproduction/test_running.py",
+    "commands.systems": "commands/test_program.py",
+    "commands.toy": "toy/test_experiment.py",
+}
+"""Where a module is tested that has no test file of its name in its room of the tests."""
+
+
+def test_every_module_has_its_tests():
+    def own(module):
+        room, _, name = module.rpartition(".")
+        return (TESTS / room.split(".")[0] / f"test_{name}.py").exists()
+
+    modules = {module for module in FILES if not module.endswith("__")}
+    assert {module for module in modules if not own(module)} == TESTED_IN.keys()
+    assert all((TESTS / file).exists() for line in TESTED_IN.values() for file in line.split())
+
+
+def test_tests_lie_in_the_rooms_of_what_they_test():
+    rooms = {path.parent.name for path in FILES.values()} - {NAME, "steps"}
+    there = {path.parent.name for path in TESTS.glob("*/test_*.py")}
+    assert there <= rooms | {"whole"}
+    assert not [path.name for path in (TESTS / "support").glob("test_*")]
 
 
 def test_commands_answer_before_mindspore_is_loaded():

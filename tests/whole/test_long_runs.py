@@ -16,7 +16,7 @@ from interruptions import SENTENCES, STEP_KINDS, options
 from mindspore_cvae.runs import checkpoints
 from mindspore_cvae.runs import folder as runs_folder
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STEPS, WARM_UP = 3000, 600
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MIB = 2**20

@@ -15,7 +15,7 @@ VOCABULARY = 500
 
 @pytest.fixture
 def floor(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     import floor
 
     return floor

@@ -33,7 +33,7 @@ from mindspore_cvae.runs.checkpoints import Checkpoint, CheckpointError
 from mindspore_cvae.runs.loading import load_run
 from mindspore_cvae.training.trainer import TrainingState
 
-PACKAGE = Path(__file__).resolve().parents[1] / "mindspore_cvae"
+PACKAGE = Path(__file__).resolve().parents[2] / "mindspore_cvae"
 SYSTEM = STEP_KINDS["joint"]
 
 PIECES = [

@@ -21,7 +21,7 @@ from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.runs import lock
 from mindspore_cvae.runs.folder import Log, Run, check, is_run, read_config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 VOCABULARY = Vocabulary(["<pad>", "<unk>", "<s>", "</s>", "word"])
 
 

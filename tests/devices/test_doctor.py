@@ -14,7 +14,7 @@ from mindspore_cvae.commands import launcher as commands_launcher
 from mindspore_cvae.devices import doctor, launcher
 from mindspore_cvae.errors import DeviceError, run_command
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def make_nvcc(cuda_home: Path, answer: str, status: int = 0) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(ROOT.glob("scripts/*.sh")) + [ROOT / "ascend_env.sh", ROOT / ".ci" / "run"]
 ASCEND = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME", "ASCEND_OPP_PATH", "TBE_IMPL_PATH")
 

@@ -42,7 +42,7 @@ from mindspore_cvae.reproduction.running import (
 from mindspore_cvae.reproduction.stages import KINDS, Stage, Wanted
 from mindspore_cvae.runs import folder as runs_folder
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MADE = ("train.epochs=4",)
 """Settings of made-up runs."""
 PNG = b"\x89PNG\r\n\x1a\n"

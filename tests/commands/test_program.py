@@ -12,7 +12,7 @@ import pytest
 
 from mindspore_cvae.commands import program
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = [name for group in program.COMMANDS.values() for name in group]
 
 

@@ -18,7 +18,7 @@ from mindspore_cvae.data.corpus import load_corpus, true_scores
 from mindspore_cvae.data.vocabulary import SPECIALS, Vocabulary
 from mindspore_cvae.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

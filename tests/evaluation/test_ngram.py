@@ -16,7 +16,7 @@ from mindspore_cvae.commands import ngram as commands_ngram
 from mindspore_cvae.errors import InputError, run_command
 from mindspore_cvae.evaluation import ngram
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 TEXT = ["a b", "b a"]
 # Order 2 by hand. Every bigram was seen once, so D1 = 0.5 holds; every unigram of the text

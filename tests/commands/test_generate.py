@@ -15,7 +15,7 @@ from tiny_run import SENTENCES, write_run
 from mindspore_cvae import ContrastiveVAE
 from mindspore_cvae.commands.generate import generate_main
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAIR = ("the bank said it would sell its shares", "the market fell")
 
 
