@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mindspore_cvae.commands import train
+from mindspore_cvae.commands import evaluate, train
 from mindspore_cvae.commands.evaluate import eval_main
 from mindspore_cvae.commands.train import train_main
 from mindspore_cvae.config.keys import OPTIONS
@@ -262,7 +262,10 @@ def test_a_resumed_run_keeps_what_decides_its_steps(capsys, run, no_training):
 
 def test_options_may_be_repeated_and_the_last_value_wins(capsys, run, monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "corpus_of_run", lambda config, run: seen.append(config) or 1 / 0)
+    for command in (train, evaluate):
+        monkeypatch.setattr(
+            command, "corpus_of_run", lambda config, run: seen.append(config) or 1 / 0
+        )
     pairs = ["--set", "train.epochs=3", "seed=1", "--set", "train.epochs=4", "--set", "seed=2"]
     assert train_main(pairs) == 1
     assert (seen[0].train.epochs, seen[0].seed) == (4, 2)

@@ -220,7 +220,7 @@ def test_run_distributed_passes_everything_on(python, tmp_path):
     ]
     assert result.stdout.splitlines() == expected
     result = run(*[word.replace("CPU", "GPU") for word in command], PYTHON=program, LOG_DIR=logs)
-    assert result.stdout.splitlines()[:4] == [
+    assert result.stdout.splitlines()[:5] == [
         *("-m", "mindspore_cvae", "launcher", str(program), "-m")
     ]
 
