@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mindspore_cvae.commands.options import SettingsParser, add_settings, number, settings
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import CommandParser, run_command, typed
+from mindspore_cvae.evaluation.columns import printed_rows
 from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.runs.outputs import check_folder, check_output, write_output
 
@@ -127,25 +128,6 @@ def _tab_separated(values: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-METRIC_ROWS = (
-    ("reconstruction", "rec", "rec"),
-    ("-ELBO", "neg_elbo", "neg_elbo_valid"),
-    ("KL", "kl", "kl_exact"),
-    ("MI", "mi", "mi_exact"),
-    ("KL of q(z)", "kl_z", None),
-    ("KL, fresh critic", "kl_refit", None),
-    ("KL of q(z), fresh", "kl_z_refit", None),
-    ("active units", "au", None),
-    ("PPL", "ppl", None),
-    ("IW-NLL", None, "iw_nll"),
-    ("IW-PPL", None, "iw_ppl"),
-    ("effective samples", None, "ess"),
-    ("true NLL", None, "true_nll"),
-    ("true PPL", None, "true_ppl"),
-)
-"""Rows of the printed table: name, the paper's estimator, the valid one."""
-
-
 def metrics_table(metrics: dict) -> str:
     """The metrics as text: the paper's columns and the valid ones side by side."""
 
@@ -158,7 +140,7 @@ def metrics_table(metrics: dict) -> str:
         f"{metrics['tokens']} tokens, {metrics['draws']} draws a sentence (nats a sentence)",
         f"{'':20}{'paper':>12}{'valid':>12}",
     ]
-    for title, paper, valid in METRIC_ROWS:
+    for title, paper, valid in printed_rows():
         if metrics.get(paper) is not None or metrics.get(valid) is not None:
             lines.append(f"{title:20}{shown(paper):>12}{shown(valid):>12}")
     ceiling = metrics.get("mi_exact_ceiling")

@@ -36,6 +36,7 @@ COMMANDS = {
         "grammar": ("grammar:main", "write the embedded corpus, or a sentence's probability"),
         "systems": ("systems:main", "every slot of every system"),
         "config": ("config:main", "every key, its default and its meaning"),
+        "columns": ("columns:main", "every column of the tables, and what it bounds"),
     },
     "Devices": {
         "doctor": ("doctor:main", "what each device needs, and what is here"),

@@ -14,6 +14,7 @@ from mindspore_cvae.data.batches import corpus_widths
 from mindspore_cvae.data.corpus import Corpus, Split, true_scores
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.evaluation import bounds, estimators
+from mindspore_cvae.evaluation.columns import MEANS
 from mindspore_cvae.evaluation.fresh_critics import FEWEST, refitted_kl
 from mindspore_cvae.evaluation.importance import ImportanceSampler, ImportanceScores, without_latent
 from mindspore_cvae.evaluation.proposals import FAMILIES
@@ -22,8 +23,6 @@ from mindspore_cvae.runs.loading import load_run
 
 INFORMATION_DRAWS = 4
 """Draws of each sentence's q(z|x) for mi_exact."""
-WITH_ERRORS = ("rec", "kl", "neg_elbo", "kl_exact", "neg_elbo_valid", "iw_nll", "true_nll")
-"""Columns that are means over sentences and have a standard error beside them."""
 
 
 def kl_columns(scores: SentenceScores, slots) -> tuple:
@@ -125,7 +124,7 @@ def standard_errors(values: dict[str, np.ndarray]) -> dict[str, float]:
             float(column.std(ddof=1) / math.sqrt(len(column))) if len(column) > 1 else None
         )
         for name, column in values.items()
-        if name in WITH_ERRORS
+        if name in MEANS
     }
 
 

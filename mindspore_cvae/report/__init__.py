@@ -1,1 +1,1 @@
-"""A run on one page: sections, page, charts, explanations, specimens."""
+"""A run on one page: sections, page, charts, specimens."""

@@ -20,8 +20,8 @@ from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.config import options as config_options
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.errors import InputError, warn_user
+from mindspore_cvae.evaluation.columns import COLUMNS, PAPER, SOUND, UNSOUND, VALID
 from mindspore_cvae.report.charts import Line, Point, gallery, line_chart, scatter
-from mindspore_cvae.report.explanations import METRICS, SOUND, UNSOUND, said
 from mindspore_cvae.report.page import Html, document, element, joined, sentence, shortened, table
 from mindspore_cvae.report.specimens import Specimens, make_specimens
 from mindspore_cvae.runs import folder as runs_folder
@@ -208,19 +208,18 @@ def _results(folder: Path, log: Sequence[Mapping]) -> tuple[Mapping, str]:
 def _facts(folder: Path, log: Sequence[Mapping], config: Config) -> Html | None:
     """The few numbers to read first."""
     metrics, source = _results(folder, log)
-    names = {metric.key: metric for group in METRICS.values() for metric in group}
     keys = ["neg_elbo", "ppl", "kl", "mi", "au"]
     keys += [key for key in ("neg_elbo_valid", "iw_ppl", "true_ppl") if key in metrics]
     facts = []
     for key in keys:
         value = _shown(metrics.get(key))
         if value is not None:
-            standing = said(names[key].standing, config.slots)
+            standing = COLUMNS[key].standing_of(config.slots)
             note = element("small", standing)
             if key == "au":
                 note = element("small", f"of {config.model.latent_size}")
             body = element("dd", value, note)
-            facts.append(element("div", element("dt", names[key].title), body))
+            facts.append(element("div", element("dt", COLUMNS[key].title), body))
     if not facts:
         return None
     caption = element("p", f"Numbers of the {source}.", class_="note", style="margin-top:8px")
@@ -277,15 +276,15 @@ def _metrics(folder: Path, log: Sequence[Mapping], slots: System) -> Sequence[Ht
 
 def _metric_table(metrics: Mapping, slots: System) -> Sequence[Html]:
     rows: list[tuple] = []
-    for title, group in METRICS.items():
+    for title, group in (("The paper's estimators", PAPER), ("Valid columns", VALID)):
         before = len(rows)
-        for metric in group:
-            value = _shown(metrics.get(metric.key))
+        for column in group:
+            value = _shown(metrics.get(column.key))
             if value is not None:
-                standing = said(metric.standing, slots)
+                standing = column.standing_of(slots)
                 style = "good" if standing in SOUND else "warn" if standing in UNSOUND else ""
                 badge = element("span", standing, class_=f"badge {style}")
-                rows.append((metric.title, value, badge, said(metric.meaning, slots)))
+                rows.append((column.title, value, badge, column.meaning))
         if len(rows) > before:
             rows.insert(before, (title,))
     facts = [f"{_shown(metrics.get(key))} {key}" for key in ("sentences", "tokens", "draws")]

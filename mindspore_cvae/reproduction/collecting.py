@@ -6,8 +6,9 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from mindspore_cvae.evaluation.columns import Column
 from mindspore_cvae.reproduction.jobs import Job, training_of
-from mindspore_cvae.reproduction.paper import PAPER, Column, Exhibit, Row
+from mindspore_cvae.reproduction.paper import PAPER, Exhibit, Row
 from mindspore_cvae.reproduction.stages import KINDS, Wanted, interpolation
 from mindspore_cvae.runs import folder
 

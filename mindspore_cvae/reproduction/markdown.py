@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from mindspore_cvae.evaluation.columns import Column
 from mindspore_cvae.reproduction.collecting import negative_epochs, shown
-from mindspore_cvae.reproduction.paper import Column, Exhibit
+from mindspore_cvae.reproduction.paper import Exhibit
 
 ARROWS = {"up": "\N{UPWARDS ARROW}", "down": "\N{DOWNWARDS ARROW}", "": ""}
 

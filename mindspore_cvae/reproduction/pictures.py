@@ -6,7 +6,8 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mindspore_cvae.reproduction.paper import Column, Exhibit
+from mindspore_cvae.evaluation.columns import Column
+from mindspore_cvae.reproduction.paper import Exhibit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

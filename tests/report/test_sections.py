@@ -21,8 +21,8 @@ from mindspore_cvae.data import grammar
 from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.data.vocabulary import UNKNOWN
 from mindspore_cvae.errors import InputError
+from mindspore_cvae.evaluation.columns import COLUMNS
 from mindspore_cvae.report import sections
-from mindspore_cvae.report.explanations import METRICS
 from mindspore_cvae.report.page import element, joined, table
 from mindspore_cvae.report.sections import render, write_report, write_report_or_warn
 from mindspore_cvae.report.specimens import (
@@ -128,7 +128,7 @@ def test_the_metrics_of_the_test_split_with_what_they_bound(made):
     page = Page(rendered(made))
     for value in ("79.00", "36.00", "160.00", "110.00", "3,761 sentences"):
         assert value in page.text
-    titles = [metric.title for group in METRICS.values() for metric in group if metric.key in TEST]
+    titles = [column.title for column in COLUMNS.values() if column.key in TEST]
     assert all(title in page.text for title in titles)
     assert "no bound" in page.text and "upper bound" in page.text
 
@@ -136,12 +136,12 @@ def test_the_metrics_of_the_test_split_with_what_they_bound(made):
 def test_without_an_evaluation_the_best_validation_stands_there(tmp_path):
     page = Page(rendered(write_made_run(tmp_path / "run")))
     assert "Validation after epoch 4" in page.text and "eval.py" in page.text
-    assert "True NLL" in page.text and "44.50" in page.text
+    assert "true NLL" in page.text and "44.50" in page.text
 
 
 def standing(system, key):
     """What a page says of a column of a system."""
-    metric = next(m for group in METRICS.values() for m in group if m.key == key)
+    metric = COLUMNS[key]
     return metric.standing if isinstance(metric.standing, str) else metric.standing(SYSTEMS[system])
 
 
