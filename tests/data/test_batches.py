@@ -11,10 +11,10 @@ from mindspore import Tensor
 from tiny import execution
 
 from mindspore_cvae.config.keys import Model
-from mindspore_cvae.data import batches
 from mindspore_cvae.data.batches import (
     EpochPlan,
     batch_dataset,
+    batches,
     bucket_widths,
     corpus_widths,
     make_batch,

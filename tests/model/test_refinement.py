@@ -21,7 +21,7 @@ from mindspore_cvae.model.refinement import clip_rows, difference_points
 from mindspore_cvae.runs.loading import load_run
 from mindspore_cvae.systems import SYSTEMS
 from mindspore_cvae.training.steps.semi_amortized import SemiAmortizedStep
-from mindspore_cvae.training.steps.updates import adam
+from mindspore_cvae.training.steps.updates import Clipping, adam
 
 
 class Quadratics(nn.Cell):
@@ -161,7 +161,8 @@ def inner_loop(request):
         decoder = list(model.decoder.get_parameters())
         encoder = [p for p in model.get_parameters() if not p.name.startswith("decoder.")]
         optimizer = adam([*encoder, *decoder], 0.1, "optimizer.model")
-        step = SemiAmortizedStep(model, optimizer, [len(encoder) + len(decoder)], 1e9, len(decoder))
+        clipping = Clipping((len(encoder) + len(decoder),), 1e9)
+        step = SemiAmortizedStep(model, optimizer, clipping)
         rows = len(WORDS)
         noise = random.normal(size=(STEPS + 1, rows, LATENT)).astype(np.float32)
         embedding_bytes = random.integers(0, 256, (WIDTH, rows, 2)).astype(np.uint8)
