@@ -106,11 +106,12 @@ def statement(primitive: str) -> Statement:
         if platforms is not None:
             return Statement(platforms, f"{module}.{primitive}")
         reference = re.search(r"Refer to\s+:func:`mindspore\.ops\.(\w+)`", text)
-        for place in FUNCTIONS if reference else ():
-            function = getattr(importlib.import_module(place), reference[1], None)
+        name = reference[1] if reference else ""
+        for place in FUNCTIONS if name else ():
+            function = getattr(importlib.import_module(place), name, None)
             platforms = stated_platforms(inspect.getdoc(function) or "")
             if function is not None and platforms is not None:
-                return Statement(platforms, f"{place}.{reference[1]}")
+                return Statement(platforms, f"{place}.{name}")
     return Statement(None, "")
 
 

@@ -21,7 +21,7 @@ COLUMNS = (
 def statistics_table(corpus: Corpus) -> str:
     """One line a split: lines read and set aside, sentences, words, tokens (words and `</s>`),
     lengths in words (mean, smallest, percentiles, largest), and the share of unknown words."""
-    rows = [COLUMNS]
+    rows: list[tuple[str, ...]] = [COLUMNS]
     for split in corpus.splits:
         lengths, counts = split.lengths, split.counts
         words = int(lengths.sum())

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def _parser() -> CommandParser:
     actions = parser.add_subparsers(
         dest="action", required=True, metavar="ACTION", parser_class=SettingsParser
     )
-    common = argparse.ArgumentParser(add_help=False)
+    common = SettingsParser(add_help=False)
     common.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
     common.add_argument(
         "--checkpoint", choices=("best", "best_valid", "last"), default="best", help="(best)"
@@ -141,7 +142,7 @@ def _generate(argv: Sequence[str] | None) -> None:
             if isinstance(content, str):
                 _print(content)
             raise
-    else:
+    elif isinstance(content, str):
         _print(content)
 
 
@@ -210,7 +211,7 @@ def _clean_standard_output() -> Iterator[None]:
         os.close(kept)
 
 
-def _options(arguments: argparse.Namespace) -> dict[str, object]:
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of decoding that were given."""
     names = ("temperature", "top_k", "top_p", "beam_size", "max_words", "no_unk")
     values = {name: getattr(arguments, name) for name in names}
@@ -242,7 +243,11 @@ def _reconstruct(model: ContrastiveVAE, arguments, sentences) -> str:
 
 def _interpolate(model: ContrastiveVAE, arguments, sentences) -> str:
     texts = model.interpolate(
-        *sentences, steps=arguments.steps, seed=arguments.seed, **_options(arguments)
+        sentences[0],
+        sentences[1],
+        steps=arguments.steps,
+        seed=arguments.seed,
+        **_options(arguments),
     )
     weights = interpolation_weights(arguments.steps).round(12).tolist()
     rows = [

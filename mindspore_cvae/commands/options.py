@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 from mindspore_cvae.config.keys import describe
 from mindspore_cvae.errors import CommandParser
@@ -37,7 +38,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings(arguments: argparse.Namespace) -> dict[str, object]:
+def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of :func:`add_settings` as :func:`config.layers.load` takes them."""
     return {
         "overrides": arguments.overrides,

@@ -54,13 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         processes = rank_table_processes(arguments.command, count, log_dir, environment)
         first = environment_number(environment, "RANK_START")
 
-        def ranks() -> list[subprocess.Popen]:
+        def ranks() -> list[subprocess.Popen] | list[psutil.Process]:
             return [process for process in processes if process.poll() is None]
     else:
         first = count * environment_number(environment, "NODE_RANK")
         processes = [msrun_process(arguments.command, count, log_dir, environment)]
 
-        def ranks() -> list[psutil.Process]:
+        def ranks() -> list[subprocess.Popen] | list[psutil.Process]:
             return msrun_workers(processes[0])
 
     show = Follower(log_dir / f"worker_{first}.log", sys.stdout.buffer)

@@ -53,7 +53,7 @@ def keep_interrupts() -> None:
 
     def forward() -> None:
         while True:
-            _thread.interrupt_main(signal.sigwait({signal.SIGINT}))
+            _thread.interrupt_main(signal.Signals(signal.sigwait({signal.SIGINT})))
 
     threading.Thread(target=forward, daemon=True).start()
 
@@ -140,8 +140,10 @@ def _training_config(arguments: argparse.Namespace) -> tuple[Config, Path]:
     decides what a step computes must be as it was.
     """
     options = {**settings(arguments), "system": arguments.system, "seed": arguments.seed}
-    folder, config = arguments.output_dir and Path(arguments.output_dir), None
-    if folder is None:
+    config = None
+    if arguments.output_dir:
+        folder = Path(arguments.output_dir)
+    else:
         config = configuration.load(arguments.config, **options)
         name = configuration.find(arguments.config).stem
         folder = Path("runs", f"{name}-{config.system}-{config.seed}")
@@ -150,10 +152,11 @@ def _training_config(arguments: argparse.Namespace) -> tuple[Config, Path]:
     if config is None and not (is_resumed and arguments.config is None):
         config = configuration.load(arguments.config, **options)
     if not is_resumed:
+        assert config is not None
         return config, folder
 
     saved = configuration.read_saved(folder / runs_folder.CONFIG)
-    if arguments.config is None:
+    if arguments.config is None or config is None:
         config = configuration.override(saved, **options)
     changed = configuration.differences(saved, config)
     if changed and not arguments.force:

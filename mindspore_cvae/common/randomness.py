@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 STREAMS = (
@@ -53,12 +55,13 @@ def bytes_between(source: np.random.Generator, starts: np.ndarray, length: int) 
     Returns:
         (P, length) uint8.
     """
+    philox: Any = source.bit_generator
     pieces, made = np.empty((len(starts), length), np.uint8), 0
     for piece, start in zip(pieces, starts.tolist(), strict=True):
         first, end = start // PHILOX_BYTES, -(-(start + length) // PHILOX_BYTES)
         # Two pieces may share a block, which must then be made again.
-        source.bit_generator.advance(first - made)
-        words = source.bit_generator.random_raw((end - first) * PHILOX_BYTES // 8)
+        philox.advance(first - made)
+        words = philox.random_raw((end - first) * PHILOX_BYTES // 8)
         offset = start - first * PHILOX_BYTES
         piece[:] = words.view(np.uint8)[offset : offset + length]
         made = end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mindspore_cvae import systems
 from mindspore_cvae.config.keys import Config, value_of
@@ -14,7 +15,7 @@ from mindspore_cvae.errors import InputError
 class Setting:
     """A checked value on its way into the configuration, and where it came from."""
 
-    value: object
+    value: Any
     origin: str
 
 

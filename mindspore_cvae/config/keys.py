@@ -12,6 +12,7 @@ import textwrap
 import typing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -273,7 +274,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def flatten(config: Config) -> dict[str, object]:
+def flatten(config: Config) -> dict[str, Any]:
     """Value by key."""
     return {key: value_of(config, key) for key in OPTIONS}
 
@@ -285,14 +286,17 @@ def value_of(config: Config, key: str) -> object:
 
 def _meanings(cls: type) -> dict[str, str]:
     """The text under each field of a class, on one line."""
-    body = ast.parse(inspect.getsource(cls)).body[0].body
-    return {
-        field.target.id: " ".join(text.value.value.replace("``", "").split())
-        for field, text in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-    }
+    (definition,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(definition, ast.ClassDef)
+    meanings = {}
+    for field, text in itertools.pairwise(definition.body):
+        match field, text:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(meaning))),
+            ):
+                meanings[name] = " ".join(meaning.replace("``", "").split())
+    return meanings
 
 
 def describe(usable_after_training: bool = False) -> str:

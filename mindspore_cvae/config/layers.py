@@ -11,6 +11,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -158,7 +159,7 @@ class _YamlReader:
 _SYSTEM = OPTIONS["system"]
 
 
-def parse_overrides(pairs: Iterable[str], **options: object) -> dict[str, Setting]:
+def parse_overrides(pairs: Iterable[str], **options: Any) -> dict[str, Setting]:
     """The command line's settings: ``KEY=VALUE`` pairs, then options that were given (not None)."""
     settings = {}
     for pair in pairs:
@@ -247,7 +248,7 @@ def read_saved(path: str | Path) -> Config:
     return _build(settings)
 
 
-def override(config: Config, overrides: Iterable[str] = (), **options: object) -> Config:
+def override(config: Config, overrides: Iterable[str] = (), **options: Any) -> Config:
     """A finished configuration with settings of the command line over it.
 
     Args:
@@ -278,7 +279,7 @@ def _merge(*layers: Mapping[str, Setting]) -> dict[str, Setting]:
 def _build(settings: dict[str, Setting]) -> Config:
     """The configuration of merged settings, once nothing contradicts."""
 
-    def given(section: str) -> dict[str, object]:
+    def given(section: str) -> dict[str, Any]:
         return {
             key.rpartition(".")[2]: setting.value
             for key, setting in settings.items()

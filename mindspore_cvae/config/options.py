@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from mindspore_cvae.errors import InputError
 
@@ -37,7 +38,7 @@ class Option:
                 words += f" in {self.interval}"
         return words + " or null" if self.nullable else words
 
-    def parse(self, text: str, origin: str) -> object:
+    def parse(self, text: str, origin: str) -> Any:
         """The value that the text of a ``--set`` pair means for this key, checked.
 
         Raises:
@@ -54,7 +55,7 @@ class Option:
             raise self._refusal(text, origin) from None
         return self.check(value, origin)
 
-    def check(self, value: object, origin: str) -> object:
+    def check(self, value: Any, origin: str) -> Any:
         """The value as this key's type, if it is valid.
 
         Raises:
@@ -64,7 +65,8 @@ class Option:
             return None
         if self.type is float and type(value) is int and abs(value) < 2**53:
             value = float(value)
-        if type(value) is not self.type:
+        kind: Any = type(value)
+        if kind is not self.type:
             raise self._refusal(value, origin)
         if self.choices and value not in self.choices:
             raise self._refusal(value, origin)

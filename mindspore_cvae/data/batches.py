@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
     tokens: np.ndarray
     weight: np.ndarray
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]
 
 
 class PlannedBatch(NamedTuple):
@@ -134,11 +134,11 @@ class EpochPlan(Sequence[PlannedBatch]):
             # The last batch is as wide as its longest sentence, and must fit there.
             raise ValueError(f"batch_size is {sizes}; a wider batch cannot have more sentences")
         needed = np.asarray(lengths, np.int64) + 1
-        widths = np.asarray(widths, np.int64)
-        if len(needed) and needed.max() > widths[-1]:
+        ends = np.asarray(widths, np.int64)
+        if len(needed) and needed.max() > ends[-1]:
             raise ValueError(
                 f"a sentence of {needed.max() - 1} words does not fit the widest bucket, "
-                f"of {widths[-1] - 1} words"
+                f"of {ends[-1] - 1} words"
             )
         key = np.array([seed, _ORDER_STREAM], np.uint64)
         random = np.random.Philox(key=key, counter=[0, 0, 0, epoch])
@@ -147,7 +147,7 @@ class EpochPlan(Sequence[PlannedBatch]):
             order = _permutation(random, len(needed))
 
         members = []
-        bucket = np.searchsorted(widths, needed[order])
+        bucket = np.searchsorted(ends, needed[order])
         waiting = np.zeros(len(order), bool)
         for number, size in enumerate(sizes):
             waiting |= bucket == number
@@ -161,10 +161,10 @@ class EpochPlan(Sequence[PlannedBatch]):
             members.append(order[waiting])
         # Sentences that moved up may all fit a smaller width.
         self._batches = tuple(
-            PlannedBatch(int(widths[np.searchsorted(widths, needed[indices].max())]), indices)
+            PlannedBatch(int(ends[np.searchsorted(ends, needed[indices].max())]), indices)
             for indices in members
         )
-        self.batch_sizes = dict(zip(widths.tolist(), sizes, strict=True))
+        self.batch_sizes = dict(zip(ends.tolist(), sizes, strict=True))
 
     def __len__(self) -> int:
         return len(self._batches)

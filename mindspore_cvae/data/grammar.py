@@ -151,8 +151,10 @@ class Grammar:
         Args:
             uniform: independent draws from [0, 1); every expansion takes one.
         """
-        words, symbols, log_probability = [], [], 0.0
-        waiting = [self.start]
+        words: list[str] = []
+        symbols: list[tuple] = []
+        waiting: list[str | tuple] = [self.start]
+        log_probability = 0.0
         while waiting:
             part = waiting.pop()
             if isinstance(part, str):

@@ -305,7 +305,7 @@ def text(topic: str, direction: str, tense: str) -> Alternatives:
     untimed = ("clause", topic, direction, tense, 1, False)
     timed = ("clause", topic, direction, tense, 1, True)
     statement = ("statement", topic, direction, tense, True)
-    alternatives = [
+    alternatives: Alternatives = [
         (0.46, (("clause", topic, direction, tense, 2, True),)),
         (0.12, (("time", tense), ",", untimed)),
         (0.14, (("subordinate", topic, direction, tense, 0), ",", statement)),
@@ -367,7 +367,7 @@ def statement(topic: str, direction: str, tense: str, timed: bool) -> Alternativ
     """A predication, perhaps with its place and, if `timed`, its time."""
     core = ("predication", topic, direction, tense)
     place, time = ("in", ("city",)), ("time", tense)
-    alternatives = [(0.4, (core,)), (0.2, (core, *place))]
+    alternatives: Alternatives = [(0.4, (core,)), (0.2, (core, *place))]
     if timed:
         alternatives += [(0.3, (core, time)), (0.1, (core, *place, time))]
     return alternatives
@@ -377,7 +377,7 @@ def statement(topic: str, direction: str, tense: str, timed: bool) -> Alternativ
 def predication(topic: str, direction: str, tense: str) -> Alternatives:
     """A subject and what it does, what happens to it, or what is done to it."""
     told = REPORT_TENSE[tense]
-    alternatives = []
+    alternatives: Alternatives = []
     for number, share in NUMBERS.items():
         for kind, being in (("persons", "person"), ("organisations", "organisation")):
             agent = ("agent", kind, topic, number, told, 2)
@@ -408,9 +408,9 @@ def action(topic: str, direction: str, tense: str, agent: str) -> Alternatives:
 def transitive(topic: str, direction: str, tense: str, agent: str, modified: bool) -> Alternatives:
     """A verb and its object: the agent's own, or another, which may be `modified`."""
     verb = ("finite", ("acting", topic, direction), tense, agent)
-    alternatives = []
+    alternatives: Alternatives = []
     for number, share in NUMBERS.items():
-        other = ("nominal", "objects", topic, number)
+        other: tuple = ("nominal", "objects", topic, number)
         if modified:
             other = ("theme", "objects", topic, number, REPORT_TENSE[tense])
         alternatives += [
@@ -495,7 +495,7 @@ def agent(kind: str, topic: str, number: str, told: str, depth: int) -> Alternat
         return [(1, (nominal,))]
     pronoun = "who" if kind == "persons" else "that"
     dealing = ("simple", ("dealing",), told, number)
-    alternatives = [
+    alternatives: Alternatives = [
         (0.72, (nominal,)),
         (0.08, (nominal, "from", ("city",))),
         (0.06, (nominal, "of", ("owner", topic))),
@@ -515,7 +515,7 @@ def agent(kind: str, topic: str, number: str, told: str, depth: int) -> Alternat
 def theme(kind: str, topic: str, number: str, told: str) -> Alternatives:
     """Events or objects with one modifier at most; `told` is the tense of a relative clause."""
     nominal = ("nominal", kind, topic, number)
-    alternatives = [(0.76, (nominal,)), (0.12, (nominal, "of", ("owner", topic)))]
+    alternatives: Alternatives = [(0.76, (nominal,)), (0.12, (nominal, "of", ("owner", topic)))]
     alternatives += [
         (
             0.06 * share,
@@ -636,7 +636,7 @@ def time(tense: str) -> Alternatives:
         "present": ("today", "this"),
         "future": ("tomorrow", "next"),
     }[tense]
-    alternatives = [(0.2, (near,)), *((0.1, (which, period)) for period in PERIODS)]
+    alternatives: Alternatives = [(0.2, (near,)), *((0.1, (which, period)) for period in PERIODS)]
     if tense != "present":
         alternatives += [(0.4, ("on", ("weekday",))), (0.2, ("in", ("month",)))]
     return alternatives

@@ -58,8 +58,8 @@ def is_accepted(release: tuple[int, int] | None) -> bool:
 def wheel_folders() -> list[Path]:
     """Folders with the libraries of the installed nvidia-*-cu11 wheels, in alphabetical order."""
     package = importlib.util.find_spec("nvidia")
-    roots = package.submodule_search_locations if package is not None else []
-    return sorted(folder for root in roots for folder in Path(root).glob("*/lib"))
+    roots = package.submodule_search_locations if package is not None else None
+    return sorted(folder for root in roots or () for folder in Path(root).glob("*/lib"))
 
 
 def cuda_11_folders() -> list[Path]:

@@ -69,13 +69,13 @@ class Ranks(Processes):
         return self.gathering(rows)
 
     def add(self, gradients: tuple) -> tuple:
-        added = ()
+        added: tuple = ()
         for gradient in gradients:
             added += (self.all_reduce(gradient),)
         return added
 
     def average(self, gradients: tuple) -> tuple:
-        means = ()
+        means: tuple = ()
         for gradient in gradients:
             means += (self.all_reduce(gradient) / self.size,)
         return means

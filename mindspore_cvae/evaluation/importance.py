@@ -85,7 +85,7 @@ class ImportanceSampler:
             for inflation in INFLATIONS:
                 start = family.start(*scores.fit, inflation, PRIOR_SHARE)
                 starts[inflation] = self.weigh(tuning, start, draws, CHOICE_PART)[0].mean()
-            inflation = min(starts, key=starts.get)
+            inflation = min(starts, key=starts.__getitem__)
             if not family.is_refined:
                 readings[Choice(name, inflation)] = starts[inflation]
                 continue
@@ -93,7 +93,7 @@ class ImportanceSampler:
             for widening in family.widenings:
                 nll, _ = self.weigh(tuning, proposal.widened(widening), draws, CHOICE_PART)
                 readings[Choice(name, inflation, widening)] = nll.mean()
-        return min(readings, key=readings.get)
+        return min(readings, key=readings.__getitem__)
 
     def score(
         self, split: Split, scores, draws: int, choice: Choice, part: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,9 +41,10 @@ def kl_columns(scores: SentenceScores, slots) -> tuple:
             scores.codes[order, 0], mean[order], log_variance[order]
         )
         return kl, kl - information
-    if scores.f_posterior is not None:
-        kl = estimators.dual_kl(scores.f_posterior, scores.exp_f_prior)
-        return kl, estimators.dual_kl(scores.g_posterior, scores.exp_g_prior)
+    if scores.critics is not None:
+        f_posterior, exp_f_prior, g_posterior, exp_g_prior = scores.critics
+        kl = estimators.dual_kl(f_posterior, exp_f_prior)
+        return kl, estimators.dual_kl(g_posterior, exp_g_prior)
     if slots.posterior in ("deterministic", "none"):
         return np.zeros_like(scores.reconstruction), None
     return None, None
@@ -56,7 +57,7 @@ def paper_metrics(scores: SentenceScores, slots) -> dict:
     """
     kl, kl_z = kl_columns(scores, slots)
     tokens = int(scores.tokens.sum())
-    columns = dict.fromkeys(("rec", "kl", "neg_elbo", "ppl", "kl_z", "mi", "au"))
+    columns: dict[str, Any] = dict.fromkeys(("rec", "kl", "neg_elbo", "ppl", "kl_z", "mi", "au"))
     columns["rec"] = float(scores.reconstruction.mean())
     if kl is not None:
         bound = estimators.negative_elbo(scores.reconstruction, kl)
@@ -116,7 +117,7 @@ def importance_metrics(importance: ImportanceScores, tokens: int) -> dict:
     }
 
 
-def standard_errors(values: dict[str, np.ndarray]) -> dict[str, float]:
+def standard_errors(values: dict[str, np.ndarray]) -> dict[str, float | None]:
     """``<name>_error`` of each mean over N sentences: their deviation over sqrt(N), null for one
     sentence. It says how far another sample of sentences would lie, of the same model."""
     return {
@@ -189,6 +190,7 @@ def evaluate(
     elif evaluator.slots.posterior == "none":
         values["neg_elbo_valid"] = scores.reconstruction
     if weighing is not None:
+        assert tuning is not None, "proposals are tuned on another split"
         first, draws = weighing.sentences, weighing.draws
         if evaluator.slots.posterior == "none":
             importance = without_latent(scores.reconstruction[:first], draws)
@@ -204,7 +206,7 @@ def evaluate(
     truth = true_scores(split, total)
     if truth is not None:
         metrics |= {"true_nll": truth.nll, "true_ppl": truth.perplexity}
-        values["true_nll"] = -split.log_probabilities[:total]
+        values["true_nll"] = -np.asarray(split.log_probabilities)[:total]
     return metrics | standard_errors(values), values
 
 

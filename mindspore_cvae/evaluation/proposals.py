@@ -48,7 +48,7 @@ class Family(NamedTuple):
     """How proposals are made: what they start from, whether SVI moves it, factors of the result's
     standard deviations to choose among."""
 
-    start: Callable[[np.ndarray, np.ndarray, float, float], Proposal]
+    start: Callable[..., Proposal]
     is_refined: bool
     widenings: tuple[float, ...]
 
@@ -135,7 +135,8 @@ def adam_descent(
         steps: how many.
         rate: of the first step; one, or one for each number.
     """
-    point, first, second = start.astype(np.float64), 0.0, 0.0
+    point = start.astype(np.float64)
+    first = second = np.zeros_like(point)
     decay, square_decay = MOMENTS
     for step in range(steps):
         slope = gradient(point, step)

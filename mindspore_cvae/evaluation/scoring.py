@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -139,13 +140,19 @@ class SentenceScores:
 
     def first(self, count: int | None) -> SentenceScores:
         """Of the first so many sentences; None for all."""
-        arrays = {
+        arrays: dict[str, Any] = {
             name: values[:count]
             for name, values in vars(self).items()
             if isinstance(values, np.ndarray)
         }
         exact = self.exact and self.exact.first(count)
         return dataclasses.replace(self, **arrays, exact=exact)
+
+    @property
+    def critics(self) -> tuple[np.ndarray, ...] | None:
+        """The four of :data:`CRITIC_FIELDS`; None without critics."""
+        values = [getattr(self, name) for name in CRITIC_FIELDS]
+        return None if values[0] is None else tuple(values)
 
     @property
     def fit(self) -> tuple[np.ndarray, np.ndarray]:
@@ -227,7 +234,7 @@ class Scorer:
         posterior_mean = np.zeros((total, self.latent_size))
         products = np.zeros((total, self.latent_size, self.latent_size))
         kept = np.zeros((total, min(samples, KEPT_DRAWS), self.latent_size))
-        hidden = parameters = None
+        hidden = parameters = np.zeros((0, 0), np.float32)
         bar = progress(f"scoring {split.name}", total, "sentences")
         for batch in batches(split, plan, self.ranks.rank, self.ranks.size):
             self.before_batch()
@@ -235,7 +242,7 @@ class Scorer:
             index = batch.index[real]
             tokens = Tensor(batch.tokens)
             h, q = self.codes(tokens)
-            if parameters is None:
+            if not parameters.size:
                 hidden = np.zeros((total, h.shape[1]), np.float32)
                 parameters = np.zeros((total, q.shape[1]), np.float32)
             hidden[index], parameters[index] = h.asnumpy()[real], q.asnumpy()[real]
@@ -256,7 +263,7 @@ class Scorer:
                 sums[index, : len(values)] += np.stack([value.sum(1) for value in values], 1)
             bar.update(len(index))
         bar.close()
-        if parameters is None:
+        if not parameters.size:
             # There are fewer batches than processes: only the shapes are of interest.
             h, q = self.codes(Tensor(next(batches(split, plan)).tokens))
             hidden, parameters = (np.zeros((total, part.shape[1]), np.float32) for part in (h, q))

@@ -18,7 +18,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mindspore
 import numpy as np
@@ -181,7 +181,8 @@ def export_run(
     """
     if max_words is None:
         max_words = run.config.data.max_words
-    contents, descriptions = {}, {}
+    contents: dict[str, bytes] = {}
+    descriptions: dict[str, dict[str, Any]] = {}
     for name, graph in graphs(run, rows, max_words, no_unk).items():
         file = f"{name}.mindir"
         contents[file], outputs, difference = _exported(name, graph)
@@ -241,7 +242,7 @@ def _arrays(outputs: Tensor | Sequence[Tensor]) -> list[np.ndarray]:
     return [output.asnumpy() for output in outputs]
 
 
-def _described(arrays: dict[str, np.ndarray]) -> list[dict[str, object]]:
+def _described(arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     return [
         {"name": name, "type": str(values.dtype), "shape": list(values.shape)}
         for name, values in arrays.items()

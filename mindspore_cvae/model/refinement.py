@@ -180,7 +180,7 @@ class ReversedDescent(nn.Cell):
         above, below = ops.chunk(at_points, 2)
         at_parameters = at_parameters - clip_rows(above + below, CLIP_NORM)
         products = self.clip(self.ranks.add(products), CLIP_NORM)
-        result = (at_parameters, MOMENTUM * at_velocity)
+        result: tuple = (at_parameters, MOMENTUM * at_velocity)
         for number in range(len(at_decoder)):
             result += (at_decoder[number] - products[number],)
         return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mindspore_cvae.report.page import Html, element, shortened
@@ -65,7 +65,7 @@ def line_chart(
     lines = [line for line in lines if any(_is_number(value) for value in line.y)]
     if not lines:
         return None
-    values = [value for line in lines for value in line.y if _is_number(value)]
+    values = _numbers(value for line in lines for value in line.y)
     places = [float(x) for line in lines for x in line.x]
     low, high = min(values), max(values)
     is_logarithmic = logarithmic and low > 0 and high / low > FAR_APART
@@ -154,7 +154,7 @@ def _stretches(line: Line) -> list[list[tuple[float, float, float, float]]]:
     size = math.ceil(len(line.x) / MOST_POINTS)
     stretches: list[list[tuple[float, float, float, float]]] = [[]]
     for begin in range(0, len(line.x), size):
-        values = [y for y in line.y[begin : begin + size] if _is_number(y)]
+        values = _numbers(line.y[begin : begin + size])
         if values:
             places = line.x[begin : begin + size]
             centre = sum(places) / len(places)
@@ -268,8 +268,13 @@ def _widened(low: float, high: float) -> tuple[float, float]:
 
 def _is_number(value: object) -> bool:
     # A log of a stranger may hold numbers whose differences are no longer finite.
-    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_real and abs(value) < LARGEST
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < LARGEST
+
+
+def _numbers(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and _is_number(value)]
 
 
 def gallery(*figures: Html | None) -> Html:

@@ -165,7 +165,9 @@ def _subtitle(config: Config, log: Sequence[Mapping]) -> str:
     corpus = "the embedded corpus" if config.data.dir is None else config.data.dir
     parts = [f"System {config.system}, seed {config.seed}, trained on {corpus}"]
     steps = _last(log, "step", "step") or _last(log, "valid", "step") or 0
-    end = next((row for row in reversed(log) if row.get("event") in ("end", "start", "resume")), {})
+    end: Mapping = next(
+        (row for row in reversed(log) if row.get("event") in ("end", "start", "resume")), {}
+    )
     epochs = len({row.get("epoch") for row in log if row.get("event") == "valid"} - {0, None})
     parts.append(f"{_count(steps, 'step')}, {_count(epochs, 'epoch')} validated")
     reasons = {"epochs": "all epochs done", "max_steps": "train.max_steps reached"}

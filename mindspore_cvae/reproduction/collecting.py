@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from mindspore_cvae.evaluation.columns import Column
 from mindspore_cvae.reproduction.jobs import Job, training_of
@@ -12,15 +13,13 @@ from mindspore_cvae.reproduction.paper import PAPER, Exhibit, Row
 from mindspore_cvae.reproduction.stages import KINDS, Wanted, interpolation
 from mindspore_cvae.runs import folder
 
-Summary = dict[str, object]
+Summary = dict[str, Any]
 """``mean``; ``spread``, the sample standard deviation (None of a single run); ``values``, by
 seed."""
 
 
-def summary(values: Mapping[int, float]) -> Summary | None:
-    """Mean and spread over seeds; None where there is no value."""
-    if not values:
-        return None
+def summary(values: Mapping[int, float]) -> Summary:
+    """Mean and spread over seeds, of which there is one or more."""
     numbers = list(values.values())
     return {
         "mean": math.fsum(numbers) / len(numbers),
@@ -119,8 +118,9 @@ def _curves(jobs: Iterable[Job], exhibit: Exhibit) -> dict[str, dict[str, Summar
 
 
 def _is_number(value: object) -> bool:
-    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_real and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value)
 
 
 def _provenance(job: Job) -> dict:

@@ -42,6 +42,18 @@ class Job:
     iterations: int | None = None
 
     @property
+    def settings(self) -> Config:
+        """The configuration of a job that is not the toy's."""
+        assert self.config is not None, f"{self.name} is a job of the toy"
+        return self.config
+
+    @property
+    def length(self) -> int:
+        """The iterations of a job of the toy."""
+        assert self.iterations is not None, f"{self.name} is no job of the toy"
+        return self.iterations
+
+    @property
     def name(self) -> str:
         """Of the folder."""
         return self.folder.name
@@ -73,15 +85,14 @@ def training_of(job: Job) -> Training:
     if job.config is None:
         toy = runs_folder.read_metrics(job.folder, TOY_RESULT)
         there = toy.get("iterations", 0)
-        if there > job.iterations:
+        if there > job.length:
             raise InputError(
-                f"{job.folder}: {there} iterations were made there, and {job.iterations} are asked "
+                f"{job.folder}: {there} iterations were made there, and {job.length} are asked "
                 "for now; give --iterations of the runs that are there, or another --output_dir"
             )
-        is_complete = there == job.iterations
-        saved = job.folder / runs_folder.CHECKPOINTS
-        done = max(checkpoints.steps(saved), default=0)
-        share = 1.0 if is_complete else min(done / job.iterations, 1.0)
+        is_complete = there == job.length
+        done = max(checkpoints.steps(job.folder / runs_folder.CHECKPOINTS), default=0)
+        share = 1.0 if is_complete else min(done / job.length, 1.0)
         return Training(is_complete or done > 0, is_complete, 0, share)
     if not runs_folder.is_run(job.folder):
         return Training(False, False, 0, 0.0)
@@ -90,10 +101,12 @@ def training_of(job: Job) -> Training:
     rows = runs_folder.read_log(job.folder)
     ends = [row for row in rows if row.get("event") in ("start", "resume", "end")]
     is_complete = (
-        bool(ends) and ends[-1].get("reason") in COMPLETE and _length(saved) == _length(job.config)
+        bool(ends)
+        and ends[-1].get("reason") in COMPLETE
+        and _length(saved) == _length(job.settings)
     )
     epochs = len({row.get("epoch") for row in rows if row.get("event") == "valid"} - {0, None})
-    return Training(True, is_complete, epochs, 1.0 if is_complete else _share(job.config, rows))
+    return Training(True, is_complete, epochs, 1.0 if is_complete else _share(job.settings, rows))
 
 
 def _length(config: Config) -> tuple:
@@ -103,9 +116,9 @@ def _length(config: Config) -> tuple:
 
 def refuse_other(job: Job, saved: Config) -> None:
     """Raises InputError where a run was trained with other settings, or on another corpus."""
-    changed = configuration.differences(saved, job.config)
-    if not is_same_place(saved.data.dir, job.config.data.dir):
-        changed["data.dir"] = (saved.data.dir, job.config.data.dir)
+    changed = configuration.differences(saved, job.settings)
+    if not is_same_place(saved.data.dir, job.settings.data.dir):
+        changed["data.dir"] = (saved.data.dir, job.settings.data.dir)
     if changed:
         key, values = next(iter(changed.items()))
         before, after = map(config_options.shown, values)
@@ -184,7 +197,7 @@ class Rates:
             return 0.0
         if job.config is None:
             measured = self._toy.get((job.run.system, job.run.categories))
-            left = job.iterations * (1 - training.share)
+            left = job.length * (1 - training.share)
             return _mean(measured) * left if measured else None
         measured = self._measured.get(_kind(job.config))
         if measured is None or job.config.train.max_steps is not None:

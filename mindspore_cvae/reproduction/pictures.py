@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mindspore_cvae.evaluation.columns import Column
 from mindspore_cvae.reproduction.paper import Exhibit
@@ -31,7 +31,7 @@ def plot(document: Mapping, exhibit: Exhibit) -> bytes | None:
     from matplotlib import rc_context
 
     draw = {"epochs": _epochs, "sweep": _sweep, "interpolation": _texts}.get(exhibit.kind, _rows)
-    style = {
+    style: dict[Any, Any] = {
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,

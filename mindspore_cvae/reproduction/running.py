@@ -106,7 +106,7 @@ def _pairs(run: Run, options: argparse.Namespace) -> list[str]:
 
 def common_settings(exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], options) -> dict:
     """How the runs were made, for the results."""
-    places = {}
+    places: dict[str, None] = {}
     for job in unique(jobs):
         if job.config is not None:
             corpus = job.config.data.dir or "the embedded corpus"
@@ -156,7 +156,7 @@ def unique(jobs: Mapping[Row, Sequence[Job]]) -> list[Job]:
 
 def missing_data(job: Job) -> str | None:
     """Why a job's corpus cannot be read; None where it can."""
-    place = job.config and job.config.data.dir
+    place = job.config.data.dir if job.config is not None else None
     if place is None or Path(place).exists():
         return None
     return f"its corpus {place} is not there: bash scripts/get_data.sh, or --data_dir"
@@ -166,13 +166,13 @@ def training_stage(job: Job, options: argparse.Namespace) -> Stage:
     """What trains a job, from wherever it is."""
     folder = str(job.folder)
     if job.config is None:
-        given = ("--system", job.run.system, "--categories", str(job.run.categories))
-        given += ("--iterations", str(options.iterations), "--seed", str(job.seed))
+        given = ["--system", job.run.system, "--categories", str(job.run.categories)]
+        given += ["--iterations", str(options.iterations), "--seed", str(job.seed)]
         return Stage("training", "-m mindspore_cvae toy", (*given, "--output_dir", folder))
-    given = ("--config", _configuration(job.run, options), "--system", job.run.system)
-    given += ("--seed", str(job.seed), "--output_dir", folder, "--resume")
+    given = ["--config", _configuration(job.run, options), "--system", job.run.system]
+    given += ["--seed", str(job.seed), "--output_dir", folder, "--resume"]
     place = _data_dir(job.run, options)
-    given += ("--data_dir", place) if place is not None else ()
+    given += ["--data_dir", place] if place is not None else []
     return Stage("training", "train.py", (*given, "--set", *_pairs(job.run, options)))
 
 
@@ -330,8 +330,8 @@ def write_results(
     yield path
     path = folder / f"{exhibit.name}.png"
     if exhibit.kind == "toy":
-        done = [job for row_jobs in jobs.values() for job in row_jobs]
-        done = [str(job.folder) for job in done if training_of(job).is_complete]
+        every = [job for row_jobs in jobs.values() for job in row_jobs]
+        done = [str(job.folder) for job in every if training_of(job).is_complete]
         if done:
             # It says itself what it has written.
             run_stage(

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from mindspore_cvae.common.files import read_regular, write_atomically
 from mindspore_cvae.config import options
-from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.errors import InputError
@@ -102,8 +101,11 @@ def interpolation(job: Job) -> list[dict]:
 
 
 def _has_metrics(job: Job, wanted: Wanted) -> bool:
-    metrics, config = test_metrics(job), job.config
-    values = {"samples": config.eval.samples, "max_sentences": config.eval.max_sentences}
+    metrics, config = test_metrics(job), job.settings
+    values: dict[str, object] = {
+        "samples": config.eval.samples,
+        "max_sentences": config.eval.max_sentences,
+    }
     values |= {"precision": config.precision, "amp_level": config.model.amp_level}
     if wanted.iw_samples:
         values["iw_samples"] = wanted.iw_samples
@@ -112,7 +114,7 @@ def _has_metrics(job: Job, wanted: Wanted) -> bool:
 
 def _is_of(job: Job, result: Mapping) -> bool:
     """Whether a result was made on the job's own text."""
-    return "data_dir" in result and is_same_place(result["data_dir"], job.config.data.dir)
+    return "data_dir" in result and is_same_place(result["data_dir"], job.settings.data.dir)
 
 
 def _has(result: Mapping, values: Mapping) -> bool:
@@ -123,7 +125,7 @@ def _evaluation(job: Job, wanted: Wanted) -> Stage:
     importance = ("--iw_samples", str(wanted.iw_samples)) if wanted.iw_samples else ()
     # The run's own values may be those of another call.
     settings = [
-        f"eval.{name}={options.shown(getattr(job.config.eval, name))}"
+        f"eval.{name}={options.shown(getattr(job.settings.eval, name))}"
         for name in ("samples", "max_sentences")
     ]
     return Stage("evaluation", "eval.py", (*_run(job), *importance, "--set", *settings))
@@ -174,7 +176,7 @@ def _write_pair(job: Job) -> None:
 
 def pair_of(job: Job) -> tuple[str, str]:
     """Two sentences of the test split, between which a run interpolates."""
-    config: Config = job.config
+    config = job.settings
     vocabulary = Vocabulary.load(job.folder / runs_folder.VOCABULARY)
     split = load_corpus(config.data, vocabulary).test
     ends = path_ends(split.lengths)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mindspore_cvae.common.files import is_temporary, write_atomically
 from mindspore_cvae.devices.choosing import is_rank
@@ -291,7 +292,7 @@ def _upload_run(folder: Path, url: str) -> None:
         files = _run_files(folder)
         for path in files:
             target = f"{url.rstrip('/')}/{path.relative_to(folder).as_posix()}"
-            _retried(f"uploading {path.name}", lambda path=path, to=target: _put(storage, path, to))
+            _retried(f"uploading {path.name}", functools.partial(_put, storage, path, target))
         print(f"{len(files)} files uploaded to {url}", flush=True)
 
 
@@ -306,7 +307,7 @@ def _download(url: str, folder: Path) -> None:
     storage = _moxing()
     part = folder.with_name(f"{folder.name}.part")
 
-    def attempt() -> dict[str, object]:
+    def attempt() -> dict[str, Any]:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         is_file = not storage.is_directory(url)

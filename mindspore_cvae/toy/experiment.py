@@ -89,9 +89,14 @@ class Progress:
     """The same of all threads' work, which other processes on the machine lengthen less."""
 
     def iterations_to_99(self) -> int | None:
-        """The first measured iteration whose separability is above 99%."""
-        above = (row["iteration"] for row in self.curve if row["separability"] > SEPARATED)
-        return next(above, None)
+        """The first measured iteration from which on separability stays above 99%."""
+        since = None
+        for row in self.curve:
+            if row["separability"] <= SEPARATED:
+                since = None
+            elif since is None:
+                since = int(row["iteration"])
+        return since
 
 
 def labels_of(categories: int) -> np.ndarray:
@@ -189,10 +194,10 @@ def prepare(experiment: Experiment, folder: Path) -> checkpoints.Checkpoint | No
         return None
     saved = checkpoints.load(folder / runs_folder.CHECKPOINTS)
     for name, value in experiment.fingerprints().items():
-        there = saved.fingerprints.get(name, "none")
-        if there != value:
+        before = saved.fingerprints.get(name, "none")
+        if before != value:
             raise InputError(
-                f"{folder} holds a run with --{name} {there}, not {value}: give the same to "
+                f"{folder} holds a run with --{name} {before}, not {value}: give the same to "
                 "continue it, or choose another --output_dir"
             )
     return saved

@@ -82,6 +82,9 @@ def draw(folders: Sequence[Path], path: Path) -> None:
 def _colours(labels: np.ndarray, colour_map: str) -> np.ndarray:
     """A colour of the map for each label, repeated where there are more labels than colours."""
     from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
 
-    colours = np.array(colormaps[colour_map].colors)
+    listed = colormaps[colour_map]
+    assert isinstance(listed, ListedColormap)
+    colours = np.array(listed.colors)
     return colours[labels % len(colours)]

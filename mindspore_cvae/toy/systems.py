@@ -4,7 +4,7 @@ functions of seed and iteration."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,7 +42,11 @@ class ToySystem:
 
 
 # Two views differ by their noise alone, and there is no L_SQ.
-_IN_THE_TOY = {"posterior": "mlp", "squared_difference": "none", "encoder_dropout": 0.0}
+_IN_THE_TOY: dict[str, Any] = {
+    "posterior": "mlp",
+    "squared_difference": "none",
+    "encoder_dropout": 0.0,
+}
 
 TOY_SYSTEMS = {
     "vae": ToySystem(SYSTEMS["vae"], "elu", 2e-5, 500),

@@ -9,7 +9,7 @@ fed to the graph: the numbers of step t are a pure function of (seed, t), whatev
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -118,7 +118,8 @@ class NoiseMaker:
     def restored(self, arrays: Iterable) -> StepNoise:
         """A step's noise from what :meth:`StepNoise.present` gave, as arrays or tensors."""
         arrays = iter(arrays)
-        return StepNoise(*(next(arrays) if there else None for there in self.is_present))
+        parts: list[Any] = [next(arrays) if there else None for there in self.is_present]
+        return StepNoise(*parts)
 
     def __call__(self, step: int, tokens: np.ndarray, part: int = 0) -> StepNoise:
         """The noise of training step ``step`` (counted from 0), or of its sub-iteration ``part``
@@ -137,7 +138,7 @@ class NoiseMaker:
         noise_size = {"deterministic": 0, "none": 0, "gaussian": sizes.latent_size}.get(
             system.posterior, sizes.noise_size
         )
-        posterior_shape = (rows, noise_size)
+        posterior_shape: tuple[int, ...] = (rows, noise_size)
         if system.refinement_steps:
             posterior_shape = (system.refinement_steps + 1, *posterior_shape)
         has_critics = system.step == "critic_then_model"

@@ -25,6 +25,9 @@ class AdamIfFinite(nn.Adam):
     MindSpore 2.10 parameters that are used in a branch alone do not see a later ``set_data``.
     """
 
+    beta1_power: Tensor
+    beta2_power: Tensor
+
     def construct(self, gradients: tuple) -> Tensor:
         """Returns whether the update was made."""
         is_finite = amp.all_finite(gradients)
@@ -34,7 +37,7 @@ class AdamIfFinite(nn.Adam):
         beta1_power, beta2_power = self.beta1_power * beta1, self.beta2_power * beta2
         self.beta1_power, self.beta2_power = beta1_power, beta2_power
         self.assignadd(self.global_step, is_finite.astype(mstype.int32))
-        updates = ()
+        updates: tuple = ()
         for number in range(len(gradients)):
             gradient = gradients[number]
             updates += (

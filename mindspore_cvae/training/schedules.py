@@ -5,7 +5,7 @@ A schedule is a pure function of the step, so that a resumed run needs no state 
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 
 Schedule = Callable[[int], float]
@@ -61,7 +61,7 @@ def settled_after(name: str, steps_per_epoch: int, beta_max: float) -> int:
     if name in ("zero", "constant"):
         return 0
     schedule = SCHEDULES[name](steps_per_epoch, beta_max)
-    last = CYCLE_EPOCHS * steps_per_epoch - 1 if name == "cyclical" else math.inf
+    last = CYCLE_EPOCHS * steps_per_epoch - 1 if name == "cyclical" else sys.maxsize
     step = max(0, round((beta_max - START) / RISE_PER_EPOCH * steps_per_epoch))
     while step < last and schedule(step) < beta_max:
         step += 1

@@ -121,7 +121,9 @@ def _is_a(value: object, kind: object) -> bool:
         return type(value) is dict and all(_is_a(item, parts[1]) for item in value.values())
     if parts:
         return any(_is_a(value, part) for part in parts)
-    return type(value) is kind and (kind is not int or abs(value) < 2**53)
+    if isinstance(value, int) and kind is int and abs(value) >= 2**53:
+        return False
+    return type(value) is kind
 
 
 class _ToldToEnd(Exception):
@@ -295,6 +297,7 @@ class Trainer:
                 return "epochs"
             if state.batch >= len(plan):
                 state.epoch, state.batch = state.epoch + 1, 0
+        assert self.signal is not None
         return signal.Signals(self.signal).name
 
     def train_batches(self, plan: EpochPlan) -> None:
@@ -478,8 +481,9 @@ class Trainer:
         elif state.step >= self.beta_settles:
             state.waited += 1
         bound = metrics.get("iw_nll")
-        is_best_valid = bound is not None and math.isfinite(bound)
-        is_best_valid = is_best_valid and (state.best_valid is None or bound < state.best_valid)
+        is_best_valid = bound is not None and bound < (
+            math.inf if state.best_valid is None else state.best_valid
+        )
         if is_best_valid:
             state.best_valid = bound
         state.validated = state.step
@@ -613,7 +617,7 @@ def train(
     ranks, device = join(config.slots.views), choosing.chosen()
     with contextlib.ExitStack() as stack:
         if ranks.rank == 0:
-            run = stack.enter_context(Run(folder, resume, overwrite))
+            run: Run | Onlooker = stack.enter_context(Run(folder, resume, overwrite))
         # The others look at the folder once it is as it shall be.
         ranks.total(np.zeros(1))
         if ranks.rank > 0:

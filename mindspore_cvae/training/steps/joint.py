@@ -49,8 +49,6 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
         """Gradients of the scaled loss summed over processes and unscaled, then each group clipped
         to its own norm."""
         gradients = self.scaling.unscaled(self.network.ranks.add(gradients))
-        if self.clip_norm is None:
-            return gradients
         return clip_groups(gradients, self.groups, self.clip_norm)
 
     def counts(self) -> dict[str, int]:

@@ -50,7 +50,7 @@ def global_norm(gradients: tuple) -> Tensor:
 def clip(gradients: tuple, limit: float) -> tuple:
     """Scales the gradients so that their global norm is at most ``limit``."""
     scale = limit / ops.maximum(global_norm(gradients), Tensor(limit))
-    clipped = ()
+    clipped: tuple = ()
     for gradient in gradients:
         clipped += (gradient * scale,)
     return clipped
@@ -65,8 +65,11 @@ class Clipping(NamedTuple):
     """Of the global norm of a group; None leaves gradients as they are."""
 
 
-def clip_groups(gradients: tuple, groups: tuple[int, ...], limit: float) -> tuple:
-    """Each group of gradients clipped to a norm of its own; ``groups`` are their sizes."""
+def clip_groups(gradients: tuple, groups: tuple[int, ...], limit: float | None) -> tuple:
+    """Each group of gradients clipped to a norm of its own; ``groups`` are their sizes. No limit
+    leaves them as they are."""
+    if limit is None:
+        return gradients
     result, start = (), 0
     for size in groups:
         result += clip(gradients[start : start + size], limit)
