@@ -44,7 +44,11 @@ setup(
     ],
     # The YAML files live in configs/ of a checkout and in mindspore_cvae/configs when installed.
     package_dir={"mindspore_cvae.configs": "configs"},
-    package_data={"mindspore_cvae.configs": ["*.yaml"]},
+    package_data={
+        "mindspore_cvae": ["py.typed"],
+        "mindspore_cvae.configs": ["*.yaml"],
+        "mindspore_cvae.report": ["page.html", "page.css"],
+    },
     install_requires=[
         "mindspore==2.10.*",
         # MindSpore's metadata admits NumPy 2, but some of its operators were compiled for NumPy 1.
@@ -56,6 +60,7 @@ setup(
         "tqdm",
         "psutil",
         "scipy",
+        "jinja2",
     ],
     extras_require={
         # ruff's formatting changes with its minor version.

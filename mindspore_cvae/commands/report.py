@@ -23,8 +23,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--checkpoint", choices=("best", "best_valid", "last"), default="best", help="(best)"
     )
+    parser.add_argument(
+        "--template", metavar="FILE", help="a page of Jinja2 in the place of the shipped one"
+    )
     add_settings(parser)
     arguments = parser.parse_args(argv)
     config = folder.read_config(arguments.run, **settings(arguments))
     check_folder(arguments.run, "--run")
-    print(f"written to {write_report(arguments.run, arguments.checkpoint, config)}")
+    page = write_report(arguments.run, arguments.checkpoint, config, arguments.template)
+    print(f"written to {page}")

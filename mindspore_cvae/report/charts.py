@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from mindspore_cvae.report.page import Html, element, shortened
+from markupsafe import Markup
+
+from mindspore_cvae.report.page import element, shortened
 
 WIDTH, HEIGHT = 340, 190
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 8, 22
@@ -48,7 +50,7 @@ def line_chart(
     chosen: float | None = None,
     marks: bool = False,
     logarithmic: bool = False,
-) -> Html | None:
+) -> Markup | None:
     """Curves over one x, each in its own colour.
 
     Args:
@@ -119,7 +121,7 @@ def line_chart(
     return element("figure", caption, legend(names) if len(lines) > 1 else None, picture)
 
 
-def _drawn(line: Line, across, down, chosen: float | None, marks: bool) -> list[Html]:
+def _drawn(line: Line, across, down, chosen: float | None, marks: bool) -> list[Markup]:
     """The parts of one curve."""
     parts = []
     stretches = _stretches(line)
@@ -172,7 +174,7 @@ def _summary(line: Line) -> str:
 
 def scatter(
     title: str, note: str, points: Sequence[Point], names: Sequence[str], ordered: bool = False
-) -> Html:
+) -> Markup:
     """A map of points in groups; one unit is as long across as down.
 
     Args:
@@ -215,7 +217,7 @@ def scatter(
     return element("figure", caption, legend(entries), picture)
 
 
-def legend(entries: Sequence[tuple[str, str | None, str]]) -> Html:
+def legend(entries: Sequence[tuple[str, str | None, str]]) -> Markup:
     """(colour, shape of the sign, name) of each entry."""
     items = [
         element("li", element("span", element("i", class_=shape), class_=colour), name)
@@ -275,8 +277,3 @@ def _is_number(value: object) -> bool:
 
 def _numbers(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and _is_number(value)]
-
-
-def gallery(*figures: Html | None) -> Html:
-    """Small charts side by side; those that are None are left out."""
-    return element("div", *figures, class_="charts")

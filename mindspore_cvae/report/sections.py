@@ -10,8 +10,10 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
+from markupsafe import Markup
 
 from mindspore_cvae import __version__
 from mindspore_cvae.common.files import write_atomically
@@ -20,9 +22,9 @@ from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.config import options as config_options
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.errors import InputError, warn_user
-from mindspore_cvae.evaluation.columns import COLUMNS, PAPER, SOUND, UNSOUND, VALID
-from mindspore_cvae.report.charts import Line, Point, gallery, line_chart, scatter
-from mindspore_cvae.report.page import Html, document, element, joined, sentence, shortened, table
+from mindspore_cvae.evaluation.columns import PAPER, SOUND, UNSOUND, VALID, chosen
+from mindspore_cvae.report.charts import MOST_POINTS, Line, Point, line_chart, scatter
+from mindspore_cvae.report.page import fill, shortened
 from mindspore_cvae.report.specimens import Specimens, make_specimens
 from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.systems import System
@@ -55,7 +57,10 @@ CURVES = (
 
 
 def write_report(
-    folder: str | Path, checkpoint: str = "best", config: Config | None = None
+    folder: str | Path,
+    checkpoint: str = "best",
+    config: Config | None = None,
+    template: str | Path | None = None,
 ) -> Path:
     """Write ``RUN/report.html``, whole or not at all.
 
@@ -63,18 +68,19 @@ def write_report(
         folder: the run.
         checkpoint: whose model makes the specimens: ``best`` or ``last``.
         config: from :func:`runs.folder.read_config`; None takes the run's own.
+        template: see :func:`report.page.fill`.
 
     Returns:
         The page's path.
 
     Raises:
-        InputError: The folder is no run.
+        InputError: The folder is no run, or the template does not fit.
         OSError: The page cannot be written.
     """
     folder = Path(folder)
     config = runs_folder.read_config(folder) if config is None else config
     specimens = _specimens(folder, checkpoint, config)
-    text = render(folder, config, specimens)
+    text = render(folder, config, specimens, template)
     # A path may hold bytes that are no UTF-8.
     write_atomically(folder / runs_folder.REPORT, text.encode("utf-8", "replace"))
     return folder / runs_folder.REPORT
@@ -112,53 +118,48 @@ def _specimens(folder: Path, checkpoint: str, config: Config) -> Specimens | str
         return f"The model could not be read ({error})."
 
 
-def render(folder: Path, config: Config, specimens: Specimens | str) -> str:
+def render(
+    folder: Path, config: Config, specimens: Specimens | str, template: str | Path | None = None
+) -> str:
     """The page of a run.
 
     Args:
         folder: the run.
         config: its configuration.
         specimens: what its model makes; a text says why there is none.
+        template: see :func:`report.page.fill`.
+    """
+    return fill(contents(folder, config, specimens), template)
+
+
+def contents(folder: Path, config: Config, specimens: Specimens | str) -> dict[str, Any]:
+    """What a template can print: ``run``, ``facts``, ``metrics``, ``epochs``, ``training``,
+    ``map``, ``samples``, ``reconstructions``, ``interpolations``, ``configuration``.
+
+    Charts are markup, all else is text, numbers as they are printed; ``absent`` is a word why there
+    is nothing.
+
+    Args:
+        folder, config, specimens: see :func:`render`.
     """
     log = runs_folder.read_log(folder)
-    name = folder.resolve().name
-    sections = [
-        ("metrics", "Metrics", _metrics(folder, log, config.slots)),
-        ("epochs", "By epoch", _epochs(log)),
-        ("training", "Training", _training(log)),
-        ("map", "Latent space", _map(specimens)),
-        ("samples", "Samples", _samples(specimens)),
-        ("reconstructions", "Reconstructions", _reconstructions(specimens)),
-        ("interpolations", "Interpolations", _paths(specimens)),
-        ("configuration", "Configuration", _configuration(config, log)),
-    ]
-    links = [element("a", title, href=f"#{anchor}") for anchor, title, _ in sections]
-    header = element(
-        "header",
-        element("div", "mindspore_cvae \N{MIDDLE DOT} report of a run", class_="kicker"),
-        element("h1", sentence_free(name)),
-        element("p", _subtitle(config, log), class_="lead"),
-        element("nav", *links, aria_label="Sections"),
-        _facts(folder, log, config),
-    )
-    body = [
-        element("section", element("h2", title), *content, id=anchor)
-        for anchor, title, content in sections
-    ]
-    footer = element(
-        "footer",
-        f"Written by mindspore_cvae {__version__}. After an evaluation, ",
-        element("code", "python -m mindspore_cvae report --run RUN"),
-        " writes this page again with its metrics.",
-    )
-    return document(
-        f"{name} \N{MIDDLE DOT} {config.system}", header, element("main", *body), footer
-    )
-
-
-def sentence_free(text: str) -> Html:
-    """A name, kept apart from the direction of writing around it."""
-    return element("bdi", text)
+    return {
+        "run": {
+            "name": folder.resolve().name,
+            "system": config.system,
+            "subtitle": _subtitle(config, log),
+            "version": __version__,
+        },
+        "facts": _facts(folder, log, config),
+        "metrics": _metrics(folder, log, config.slots),
+        "epochs": {"charts": _epochs(log)},
+        "training": _training(log),
+        "map": _map(specimens),
+        "samples": _samples(specimens),
+        "reconstructions": _reconstructions(specimens),
+        "interpolations": _paths(specimens),
+        "configuration": _configuration(config, log),
+    }
 
 
 def _subtitle(config: Config, log: Sequence[Mapping]) -> str:
@@ -207,25 +208,20 @@ def _results(folder: Path, log: Sequence[Mapping]) -> tuple[Mapping, str]:
     return best, f"validation after epoch {best['epoch']}" if "epoch" in best else "no validation"
 
 
-def _facts(folder: Path, log: Sequence[Mapping], config: Config) -> Html | None:
+def _facts(folder: Path, log: Sequence[Mapping], config: Config) -> dict[str, Any]:
     """The few numbers to read first."""
     metrics, source = _results(folder, log)
     keys = ["neg_elbo", "ppl", "kl", "mi", "au"]
     keys += [key for key in ("neg_elbo_valid", "iw_ppl", "true_ppl") if key in metrics]
-    facts = []
-    for key in keys:
-        value = _shown(metrics.get(key))
+    numbers = []
+    for column in chosen(*keys):
+        value = _shown(metrics.get(column.key))
         if value is not None:
-            standing = COLUMNS[key].standing_of(config.slots)
-            note = element("small", standing)
-            if key == "au":
-                note = element("small", f"of {config.model.latent_size}")
-            body = element("dd", value, note)
-            facts.append(element("div", element("dt", COLUMNS[key].title), body))
-    if not facts:
-        return None
-    caption = element("p", f"Numbers of the {source}.", class_="note", style="margin-top:8px")
-    return joined(element("dl", *facts, class_="facts"), caption)
+            note = column.standing_of(config.slots)
+            if column.key == "au":
+                note = f"of {config.model.latent_size}"
+            numbers.append({"title": column.title, "value": value, "note": note})
+    return {"numbers": numbers, "source": source}
 
 
 def _shown(value: object) -> str | None:
@@ -240,66 +236,47 @@ def _shown(value: object) -> str | None:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def _absent(text: str) -> tuple[Html]:
-    return (element("p", text, class_="absent"),)
-
-
-def _metrics(folder: Path, log: Sequence[Mapping], slots: System) -> Sequence[Html]:
+def _metrics(folder: Path, log: Sequence[Mapping], slots: System) -> dict[str, Any]:
     """A table for each split that was evaluated; else of the best validation."""
-    parts = []
+    splits, command = [], None
     for split, title in (("test", "Test split"), ("valid", "Validation split")):
         metrics = runs_folder.read_metrics(folder, runs_folder.metrics_name(split))
         if metrics:
-            parts += [element("h3", title), *_metric_table(metrics, slots)]
-    if not parts:
-        best = _best(log)
-        if not best:
-            return _absent("Nothing was validated yet.")
-        chosen = "best" if best.get("best") is True else "last"
-        title = f"Validation after epoch {best.get('epoch')}, the {chosen} one"
-        parts = [element("h3", title), *_metric_table(best, slots)]
+            splits.append({"title": title, **_metric_table(metrics, slots)})
+    best = _best(log)
+    if not splits and best:
+        which = "best" if best.get("best") is True else "last"
+        title = f"Validation after epoch {best.get('epoch')}, the {which} one"
+        splits = [{"title": title, **_metric_table(best, slots)}]
         command = f"python eval.py --run {folder} --iw_samples 512"
-        parts.append(
-            element(
-                "p",
-                "The test split was not evaluated; ",
-                element("code", command),
-                " does that, importance-weighted bounds included.",
-                class_="note",
-                style="margin-top:12px",
-            )
-        )
-    ngram = runs_folder.read_metrics(folder, runs_folder.NGRAM)
-    protocols = ngram.get("protocols")
-    if isinstance(protocols, dict):
-        parts += _ngram(protocols)
-    return parts
+    protocols = runs_folder.read_metrics(folder, runs_folder.NGRAM).get("protocols")
+    ngram = _ngram(protocols) if isinstance(protocols, dict) else []
+    return {"splits": splits, "command": command, "ngram": ngram}
 
 
-def _metric_table(metrics: Mapping, slots: System) -> Sequence[Html]:
-    rows: list[tuple] = []
-    for title, group in (("The paper's estimators", PAPER), ("Valid columns", VALID)):
-        before = len(rows)
-        for column in group:
+def _metric_table(metrics: Mapping, slots: System) -> dict[str, Any]:
+    groups = []
+    for title, columns in (("The paper's estimators", PAPER), ("Valid columns", VALID)):
+        rows = []
+        for column in columns:
             value = _shown(metrics.get(column.key))
             if value is not None:
                 standing = column.standing_of(slots)
                 style = "good" if standing in SOUND else "warn" if standing in UNSOUND else ""
-                badge = element("span", standing, class_=f"badge {style}")
-                rows.append((column.title, value, badge, column.meaning))
-        if len(rows) > before:
-            rows.insert(before, (title,))
+                meaning = column.meaning.replace("`", "")
+                row = {"title": column.title, "value": value, "meaning": meaning}
+                rows.append({**row, "standing": standing, "style": style})
+        if rows:
+            groups.append({"title": title, "rows": rows})
     facts = [f"{_shown(metrics.get(key))} {key}" for key in ("sentences", "tokens", "draws")]
     note = f"{', '.join(facts)} a sentence; checkpoint of step {_shown(metrics.get('step'))}."
     if "data_dir" in metrics:
         note += f" Text: {shortened(str(metrics['data_dir'] or 'the embedded corpus'))}."
-    return (
-        element("p", note, class_="note"),
-        table(("", "value", "what it is", "meaning"), rows, "metrics"),
-    )
+    return {"note": note, "groups": groups}
 
 
-def _ngram(protocols: Mapping) -> Sequence[Html]:
+def _ngram(protocols: Mapping) -> list[tuple[str, ...]]:
+    """Rows of the n-gram table."""
     rows = []
     for name, result in protocols.items():
         if isinstance(result, dict):
@@ -308,11 +285,11 @@ def _ngram(protocols: Mapping) -> Sequence[Html]:
                 for key in ("forward_ppl", "reverse_ppl_test", "reverse_ppl_train")
             ]
             rows.append((name, *numbers))
-    head = ("protocol", "forward PPL", "reverse PPL, test", "reverse PPL, train")
-    return (element("h3", "5-gram language models (Table 4)"), table(head, rows, "ngram"))
+    return rows
 
 
-def _epochs(log: Sequence[Mapping]) -> Sequence[Html]:
+def _epochs(log: Sequence[Mapping]) -> list[Markup]:
+    """Charts over epochs."""
     valid = [row for row in log if row.get("event") == "valid" and _is_index(row.get("epoch"))]
     # A resumed run may have validated an epoch twice; the later one counts.
     valid = sorted({row["epoch"]: row for row in valid}.values(), key=lambda row: row["epoch"])
@@ -325,48 +302,33 @@ def _epochs(log: Sequence[Mapping]) -> Sequence[Html]:
             for key, name in keys
         ]
         charts.append(line_chart(title, note, lines, best, True, title == "Perplexity"))
-    if not any(charts):
-        return _absent("There was no validation, so there are no curves.")
-    note = (
-        "Validation split; the ringed epoch is that of the best checkpoint. KL, MI and active "
-        "units near zero mean that the decoder ignores z (posterior collapse)."
-    )
-    return (element("p", note, class_="note"), gallery(*charts))
+    return [chart for chart in charts if chart is not None]
 
 
 def _is_index(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
-def _training(log: Sequence[Mapping]) -> Sequence[Html]:
+def _training(log: Sequence[Mapping]) -> dict[str, Any]:
+    """Charts over steps."""
     rows = [row for row in log if row.get("event") == "step" and _is_index(row.get("step"))]
     steps = [row["step"] for row in rows]
     charts, constant = [], []
     for key, title, note in TERMS:
         line = Line(title, steps, [row.get(key) for row in rows])
-        charts.append(line_chart(title, note, [line]))
-        if charts[-1] is None:
+        chart = line_chart(title, note, [line])
+        if chart is None:
             constant.append(title)
-    if not any(charts):
-        return _absent("No training step was logged.")
-    note = "Every term of the loss over training steps, from the rows of log.jsonl"
-    note += ", means over stretches with the range around them." if len(steps) > 220 else "."
-    if constant:
-        note += f" This system has no {', no '.join(constant)}."
-    return (element("p", note, class_="note"), gallery(*charts))
+        else:
+            charts.append(chart)
+    return {"charts": charts, "constant": constant, "is_thinned": len(steps) > MOST_POINTS}
 
 
-def _map(specimens: Specimens | str) -> Sequence[Html]:
+def _map(specimens: Specimens | str) -> dict[str, Any]:
     if isinstance(specimens, str):
-        return _absent(specimens)
+        return {"absent": specimens}
     if specimens.map is None:
-        return _absent(specimens.absent.get("map", "No map was made."))
-    first, second = (f"{share:.0%}" for share in specimens.explained)
-    note = (
-        f"Posterior means of {len(specimens.mapped):,} validation sentences, projected to the two "
-        f"directions of most variance (principal components, with {first} and {second} of it). "
-        "A sentence shows where the pointer rests."
-    )
+        return {"absent": specimens.absent.get("map", "No map was made.")}
     figures = []
     for groups in specimens.groups:
         points = [
@@ -384,99 +346,63 @@ def _map(specimens: Specimens | str) -> Sequence[Html]:
                 groups.ordered,
             )
         )
-    return (element("p", note, class_="note"), element("div", *figures, class_="maps"))
+    shares = [f"{share:.0%}" for share in specimens.explained]
+    count = f"{len(specimens.mapped):,}"
+    return {"absent": None, "count": count, "shares": shares, "figures": figures}
 
 
-def _samples(specimens: Specimens | str) -> Sequence[Html]:
+def _samples(specimens: Specimens | str) -> dict[str, Any]:
     if isinstance(specimens, str):
-        return _absent(specimens)
-    items = [element("li", sentence(text)) for text in specimens.samples]
-    note = "z drawn from the prior, words drawn from the model (temperature 1, seed 0)."
-    return (element("p", note, class_="note"), element("ol", *items, class_="samples"))
+        return {"absent": specimens}
+    return {"absent": None, "texts": specimens.samples}
 
 
-def _reconstructions(specimens: Specimens | str) -> Sequence[Html]:
+def _reconstructions(specimens: Specimens | str) -> dict[str, Any]:
     if isinstance(specimens, str):
-        return _absent(specimens)
+        return {"absent": specimens}
     if not specimens.reconstructions:
-        return _absent(specimens.absent.get("reconstructions", "There are none."))
-    items = []
-    for text, decoded in specimens.reconstructions:
-        items.append(
-            element(
-                "li",
-                element("span", "sentence", class_="tag"),
-                sentence(text),
-                element("span", "decoded", class_="tag"),
-                element("bdi", compared(text, decoded), class_="sentence"),
-            )
-        )
-    note = (
-        "Validation sentences, and what is decoded greedily from their posterior means; words that "
-        "differ are marked."
-    )
-    return (element("p", note, class_="note"), element("ol", *items, class_="pairs"))
+        return {"absent": specimens.absent.get("reconstructions", "There are none.")}
+    pairs = [(text, compared(text, decoded)) for text, decoded in specimens.reconstructions]
+    return {"absent": None, "pairs": pairs}
 
 
-def compared(original: str, text: str) -> Html:
-    """A text with the words marked that the original does not have in their places."""
+def compared(original: str, text: str) -> list[tuple[str, bool]]:
+    """A text in pieces, and of each whether the original does not have its words in their
+    places."""
     before, after = shortened(original).split(), shortened(text).split()
-    parts: list[object] = []
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
-    for kind, _, _, begin, end in matcher.get_opcodes():
-        words = " ".join(after[begin:end])
-        if words:
-            parts += [words if kind == "equal" else element("mark", words), " "]
-    return joined(*parts[:-1]) if parts else Html("\N{EMPTY SET}")
+    return [
+        (" ".join(after[begin:end]), kind != "equal")
+        for kind, _, _, begin, end in matcher.get_opcodes()
+        if begin < end
+    ]
 
 
-def _paths(specimens: Specimens | str) -> Sequence[Html]:
+def _paths(specimens: Specimens | str) -> dict[str, Any]:
     if isinstance(specimens, str):
-        return _absent(specimens)
+        return {"absent": specimens}
     if not specimens.paths:
-        return _absent(specimens.absent.get("paths", "There are none."))
-    note = (
-        "z = \N{GREEK SMALL LETTER LAMDA} z\N{SUBSCRIPT ONE} + (1 \N{MINUS SIGN} "
-        "\N{GREEK SMALL LETTER LAMDA}) z\N{SUBSCRIPT TWO}, decoded greedily (Section 4.5, Table 6 "
-        "of the paper); each end is the mean of draws from the posterior of a validation sentence."
-    )
-    parts = [element("p", note, class_="note")]
+        return {"absent": specimens.absent.get("paths", "There are none.")}
+    paths = []
     for first, last, texts in specimens.paths:
-        items = [
-            element("li", element("span", "from", class_="tag"), sentence(first), class_="end")
+        weights = [f"{1 - number / (len(texts) - 1):.1f}" for number in range(len(texts))]
+        steps = [
+            {"weight": weight, "text": text, "is_same": text == before}
+            for weight, text, before in zip(weights, texts, [None, *texts], strict=False)
         ]
-        before = None
-        for number, text in enumerate(texts):
-            weight = 1 - number / (len(texts) - 1)
-            items.append(
-                element(
-                    "li",
-                    element("span", f"{weight:.1f}", class_="tag"),
-                    sentence(text),
-                    class_="same" if text == before else None,
-                )
-            )
-            before = text
-        items.append(
-            element("li", element("span", "to", class_="tag"), sentence(last), class_="end")
-        )
-        parts.append(element("ol", *items, class_="path"))
-    return parts
+        paths.append({"first": first, "last": last, "steps": steps})
+    return {"absent": None, "paths": paths}
 
 
-def _configuration(config: Config, log: Sequence[Mapping]) -> Sequence[Html]:
+def _configuration(config: Config, log: Sequence[Mapping]) -> dict[str, Any]:
     """What differs from the defaults and the system's row, then everything."""
     values = config_keys.flatten(config)
     plain = config_keys.flatten(configuration.override(Config(), system=config.system))
-    rows = [
-        (element("code", key), element("code", _yaml(value)), element("code", _yaml(plain[key])))
+    differing = [
+        (key, _yaml(value), _yaml(plain[key]))
         for key, value in values.items()
         if value != plain[key]
     ]
-    parts = []
-    if rows:
-        parts.append(element("p", "Keys that differ from their defaults.", class_="note"))
-        parts.append(table(("key", "value", "default"), rows, "keys"))
     start = next((row for row in log if row.get("event") == "start"), {})
     machine = [
         (title, str(start[key]))
@@ -498,13 +424,8 @@ def _configuration(config: Config, log: Sequence[Mapping]) -> Sequence[Html]:
             if isinstance(counts, dict):
                 numbers = ", ".join(f"{value} {key}" for key, value in counts.items() if value)
                 machine.append((f"{name} split", numbers))
-    if machine:
-        parts += [element("h3", "Data and environment"), table((), machine, "keys")]
     text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
-    parts.append(
-        element("details", element("summary", "The whole configuration"), element("pre", text))
-    )
-    return parts
+    return {"differing": differing, "machine": machine, "text": text}
 
 
 def _yaml(value: object) -> str:

@@ -23,7 +23,7 @@ from mindspore_cvae.data.vocabulary import UNKNOWN
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.evaluation.columns import COLUMNS
 from mindspore_cvae.report import sections
-from mindspore_cvae.report.page import element, joined, table
+from mindspore_cvae.report.page import FOLDER, element
 from mindspore_cvae.report.sections import render, write_report, write_report_or_warn
 from mindspore_cvae.report.specimens import (
     Groups,
@@ -119,7 +119,7 @@ def test_a_page_needs_nothing_else(made):
     assert not {"script", "img", "link", "iframe", "object", "embed", "base"} & set(page.tags)
     assert not [name for name, _ in page.pairs if name.startswith("on") or name == "src"]
     assert all(value.startswith("#") for value in page.values("href"))
-    style = sections.document("", "").partition("<style>")[2]
+    style = (FOLDER / "page.css").read_text()
     assert "url(" not in style and "@import" not in style
     assert "default-src 'none'" in " ".join(page.values("content"))
 
@@ -243,12 +243,37 @@ def test_ngram_numbers_are_shown(made):
 
 
 def test_elements():
-    assert element("p", "a<b", class_="x", data_y='"') == '<p class="x" data-y="&quot;">a&lt;b</p>'
+    assert element("p", "a<b", class_="x", data_y='"') == '<p class="x" data-y="&#34;">a&lt;b</p>'
     assert element("p", element("b", "x"), None, 3) == "<p><b>x</b>3</p>"
-    assert element("br") == "<br>" and element("i", title=None) == "<i></i>"
-    assert joined("<", element("br")) == "&lt;<br>"
-    rows = table(("a", "b"), [("over",), (1, 2)], "t")
-    assert '<th colspan="2" scope="colgroup">over</th>' in rows and "<td>1</td><td>2</td>" in rows
+    assert element("i", "a\x00", title=None) == "<i>a\N{REPLACEMENT CHARACTER}</i>"
+
+
+def test_a_template_of_ones_own(made, tmp_path):
+    config = runs_folder.read_config(made)
+    template = tmp_path / "mine.html"
+    template.write_text("{{ policy }}|{{ run.name }}|{{ facts.source }}|{{ '<' }}")
+    text = render(made, config, specimens(), template)
+    assert text.split("|")[1:] == [made.name, "test split", "&lt;"]
+    template.write_text('{% extends "page.html" %}')
+    assert render(made, config, specimens(), template) == rendered(made)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a\n{% if %}", "mine.html, line 2: "),
+        ("{{ nothing }}", "mine.html: the template does not fit the page: 'nothing' is undefined"),
+        ('{% include "other.html" %}', "the template other.html is not there"),
+        (None, "the template mine.html is not there"),
+    ],
+)
+def test_a_template_that_does_not_fit_is_one_sentence(made, tmp_path, capsys, text, reason):
+    template = tmp_path / "mine.html"
+    if text is not None:
+        template.write_text(text)
+    with pytest.raises(InputError, match=reason) as refused:
+        render(made, runs_folder.read_config(made), specimens(), template)
+    assert "\n" not in str(refused.value)
 
 
 def test_principal_components_against_the_covariance():
