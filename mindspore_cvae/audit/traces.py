@@ -24,8 +24,13 @@ ROWS, WIDTH, VOCABULARY = 16, 16, 90
 the shipped configurations, are no multiple of :data:`UNIT`."""
 
 SIZES = (
-    *("model.embedding_size", "model.hidden_size", "model.latent_size", "model.noise_size"),
-    *("model.critic_size", "model.posterior_size", "data.batch_size"),
+    "model.embedding_size",
+    "model.hidden_size",
+    "model.latent_size",
+    "model.noise_size",
+    "model.critic_size",
+    "model.posterior_size",
+    "data.batch_size",
 )
 """Keys of the configuration that are sizes of matrices."""
 

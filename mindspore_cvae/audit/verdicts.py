@@ -44,8 +44,18 @@ FUNCTIONS = ("mindspore.ops", "mindspore.ops.auto_generate")
 """Where a function that a docstring refers to may stand."""
 
 HOST = {
-    *("PyFunc", "PyExecute", "PyInterpret", "CallbackImpl", "Custom", "Print", "Assert"),
-    *("TensorDump", "ScalarSummary", "TensorSummary", "HistogramSummary", "ImageSummary"),
+    "PyFunc",
+    "PyExecute",
+    "PyInterpret",
+    "CallbackImpl",
+    "Custom",
+    "Print",
+    "Assert",
+    "TensorDump",
+    "ScalarSummary",
+    "TensorSummary",
+    "HistogramSummary",
+    "ImageSummary",
 }
 """Primitives that call the host's Python, or write from the middle of a graph."""
 
@@ -56,9 +66,27 @@ RECURRENT = {"DynamicRNN", "DynamicRNNGrad"}
 """What ``nn.LSTM`` becomes on Ascend: it computes in float16."""
 
 MOVING = {
-    *("Load", "Depend", "UpdateState", "MakeTuple", "TupleGetItem", "Return", "Reshape", "Cast"),
-    *("Transpose", "Concat", "Split", "SplitWithSize", "StridedSlice", "StridedSliceGrad"),
-    *("ExpandDims", "Squeeze", "ZerosLike", "Zeros", "FillV2", "TensorMove", "Slice"),
+    "Load",
+    "Depend",
+    "UpdateState",
+    "MakeTuple",
+    "TupleGetItem",
+    "Return",
+    "Reshape",
+    "Cast",
+    "Transpose",
+    "Concat",
+    "Split",
+    "SplitWithSize",
+    "StridedSlice",
+    "StridedSliceGrad",
+    "ExpandDims",
+    "Squeeze",
+    "ZerosLike",
+    "Zeros",
+    "FillV2",
+    "TensorMove",
+    "Slice",
 }
 """Primitives that move numbers without computing, in whatever type."""
 

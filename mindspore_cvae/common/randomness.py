@@ -7,9 +7,24 @@ from typing import Any
 import numpy as np
 
 STREAMS = (
-    *("posterior", "prior", "contrast", "encoder", "embedding", "output", "swap", "evaluation"),
-    *("generation", "decoding", "importance", "critic", "batch", "refinement", "encoding"),
-    *("proposal", "information", "annealing"),
+    "posterior",
+    "prior",
+    "contrast",
+    "encoder",
+    "embedding",
+    "output",
+    "swap",
+    "evaluation",
+    "generation",
+    "decoding",
+    "importance",
+    "critic",
+    "batch",
+    "refinement",
+    "encoding",
+    "proposal",
+    "information",
+    "annealing",
 )
 """Purposes that draw numbers; each has its own key, so that switching one off changes no other."""
 

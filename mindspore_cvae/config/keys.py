@@ -253,8 +253,12 @@ USABLE_AFTER_TRAINING = tuple(
     if key.startswith("eval.")
     or key
     in (
-        *("data.dir", "device_target", "device_id", "precision"),
-        *("model.amp_level", "model.vocabulary_multiple"),
+        "data.dir",
+        "device_target",
+        "device_id",
+        "precision",
+        "model.amp_level",
+        "model.vocabulary_multiple",
     )
 )
 """The keys that leave a trained model what it is."""

@@ -98,7 +98,9 @@ def msrun_process(
     with open(log_dir / "msrun.log", "wb") as log:
         return subprocess.Popen(
             [
-                *(sys.executable, "-m", "mindspore.parallel.cluster.run"),
+                sys.executable,
+                "-m",
+                "mindspore.parallel.cluster.run",
                 *(f"--{name}={value}" for name, value in options.items()),
                 *command,
             ],

@@ -187,9 +187,19 @@ def build(
         text.write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
         run_program(
             "lmplz",
-            *("--order", str(order), "--text", str(text), "--arpa", str(arpa)),
-            *("--memory", SORTING_MEMORY, "--temp_prefix", f"{folder}/"),
-            *("--vocab_pad", str(vocabulary_size), "--discount_fallback"),
+            "--order",
+            str(order),
+            "--text",
+            str(text),
+            "--arpa",
+            str(arpa),
+            "--memory",
+            SORTING_MEMORY,
+            "--temp_prefix",
+            f"{folder}/",
+            "--vocab_pad",
+            str(vocabulary_size),
+            "--discount_fallback",
             *map(str, FALLBACK_DISCOUNTS),
         )
 

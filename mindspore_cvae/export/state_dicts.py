@@ -106,8 +106,15 @@ def read_state_dict(path: Path, expected: Shapes) -> dict[str, np.ndarray]:
     try:
         state = reader(path, expected)
     except (
-        *(safetensors.SafetensorError, zipfile.BadZipFile, zlib.error, EOFError),
-        *(NotImplementedError, RuntimeError, ValueError, SyntaxError, tokenize.TokenError),
+        safetensors.SafetensorError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        SyntaxError,
+        tokenize.TokenError,
     ) as error:
         raise InputError(f"{path} is damaged or not in the format of its name: {error}") from None
     for name, values in state.items():

@@ -43,8 +43,14 @@ IW_SAMPLES = 128
 TOY_TABLE = 5
 
 HARMLESS = (
-    *("device_target", "device_id", "train.report", "train.log_every_steps"),
-    *("train.checkpoint_every_steps", "train.keep_checkpoints", "eval.rows", "eval.tokens"),
+    "device_target",
+    "device_id",
+    "train.report",
+    "train.log_every_steps",
+    "train.checkpoint_every_steps",
+    "train.keep_checkpoints",
+    "eval.rows",
+    "eval.tokens",
 )
 """Settings that leave the numbers comparable with the paper's."""
 

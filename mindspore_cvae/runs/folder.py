@@ -171,8 +171,15 @@ def read_config(
 
 
 EVALUATED = (
-    *("system", "split", "data_dir", "max_sentences", "samples"),
-    *("checkpoint", "step", "precision", "amp_level"),
+    "system",
+    "split",
+    "data_dir",
+    "max_sentences",
+    "samples",
+    "checkpoint",
+    "step",
+    "precision",
+    "amp_level",
 )
 """Keys of metrics that say of what they are: where all are equal, so are the columns that two
 evaluations share."""
@@ -409,7 +416,7 @@ class Run:
         self.close()
 
 
-class Onlooker:
+class RunFolder:
     """A run's folder for a process that trains there beside the one that holds it: reads, never
     writes; otherwise used as a :class:`Run`.
 
@@ -426,7 +433,7 @@ class Onlooker:
     def write_inputs(self, config: Config, vocabulary) -> None:
         """Does nothing."""
 
-    def open_log(self, rows: int = 0) -> Onlooker:
+    def open_log(self, rows: int = 0) -> RunFolder:
         """A log that forgets every row."""
         self.rows = rows
         return self

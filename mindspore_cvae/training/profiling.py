@@ -7,10 +7,10 @@ from pathlib import Path
 FIRST_STEP = 20
 """Steps before the first profiled one: the runtime tunes itself in first launches of a graph."""
 STEPS = 10
-"""That are profiled."""
+"""How many steps are profiled."""
 
 
-class NoProfiler:
+class Profiler:
     """Training without a profiler."""
 
     def step(self) -> None:
@@ -20,7 +20,7 @@ class NoProfiler:
         """Tells that training ended, however it did."""
 
 
-class StepProfiler:
+class StepProfiler(Profiler):
     """Profiles ten training steps after the twentieth of this process; what comes before and after
     runs at full speed.
 

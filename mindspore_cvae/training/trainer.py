@@ -39,11 +39,11 @@ from mindspore_cvae.evaluation.scoring import Scorer
 from mindspore_cvae.model.building import build_model
 from mindspore_cvae.runs import checkpoints
 from mindspore_cvae.runs.checkpoints import Checkpoint, CheckpointError
-from mindspore_cvae.runs.folder import PROFILE, Onlooker, Run
+from mindspore_cvae.runs.folder import PROFILE, Run, RunFolder
 from mindspore_cvae.runs.loading import restore
 from mindspore_cvae.training.building import build_step
 from mindspore_cvae.training.noise import NoiseMaker
-from mindspore_cvae.training.profiling import NoProfiler, StepProfiler
+from mindspore_cvae.training.profiling import Profiler, StepProfiler
 from mindspore_cvae.training.schedules import SCHEDULES, settled_after
 from mindspore_cvae.training.steps.updates import STEP_TERMS
 
@@ -148,14 +148,14 @@ class Trainer:
         self,
         config: Config,
         corpus: Corpus,
-        run: Run | Onlooker,
+        run: Run | RunFolder,
         device: str,
         force: bool = False,
         ranks: Processes | None = None,
-        profiler: NoProfiler | StepProfiler | None = None,
+        profiler: Profiler | None = None,
     ):
         self.ranks = ranks or ALONE
-        self.profiler = profiler or NoProfiler()
+        self.profiler = profiler or Profiler()
         self.batch_size = config.data.batch_size * self.ranks.size
         self.config = config
         self.corpus = corpus
@@ -617,11 +617,11 @@ def train(
     ranks, device = join(config.slots.views), choosing.chosen()
     with contextlib.ExitStack() as stack:
         if ranks.rank == 0:
-            run: Run | Onlooker = stack.enter_context(Run(folder, resume, overwrite))
+            run: Run | RunFolder = stack.enter_context(Run(folder, resume, overwrite))
         # The others look at the folder once it is as it shall be.
         ranks.total(np.zeros(1))
         if ranks.rank > 0:
-            run = Onlooker(folder)
+            run = RunFolder(folder)
         profiler = None
         if profile and ranks.rank == 0:
             profiler = StepProfiler(Path(folder) / PROFILE, device)
