@@ -3,7 +3,7 @@ bounds.
 
 Pure functions on NumPy arrays in float64, in nats: N sentences, Z latent dimensions, K draws.
 Which number is a bound of what, and why the paper's estimators are none, is said in
-docs/metrics.md.
+docs/use/metrics.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The columns of every table: their keys, titles and digits, what they mean, what they bound.
 
-The one table of them: what ``eval`` prints, the report, the reproduction and docs/metrics.md read
+The one table of them: what ``eval`` prints, the report, the reproduction and docs/use/metrics.md read
 it. Nothing here imports MindSpore.
 """
 
@@ -223,7 +223,7 @@ def printed_rows() -> list[tuple[str, str | None, str | None]]:
 
 
 def markdown() -> str:
-    """The columns as two tables of Markdown, as docs/metrics.md has them."""
+    """The columns as two tables of Markdown, as docs/use/metrics.md has them."""
     parts = []
     for title, columns in (("The paper's estimators", PAPER), ("The valid columns", VALID)):
         parts += [f"### {title}", _table(columns)]

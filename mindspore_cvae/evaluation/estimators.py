@@ -2,7 +2,7 @@
 nats.
 
 The paper's estimators, defined as the paper and its released code compute them. Which of them are
-bounds, and which are not, is said in docs/metrics.md.
+bounds, and which are not, is said in docs/use/metrics.md.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ WIDENINGS = (0.9, 1.0, 1.2)
 """Factors of a refined proposal's standard deviations, among which another split chooses: what
 minimises KL(r || p(z|x)) is narrower than p(z|x)."""
 REFINEMENT_STEPS = 120
-"""Steps of Adam; docs/estimates.md has what other numbers of steps and draws give."""
+"""Steps of Adam; docs/results/estimates.md has what other numbers of steps and draws give."""
 REFINEMENT_DRAWS = 4
 """Draws of z a step: two, and their mirror images."""
 REFINEMENT_RATE = 0.1

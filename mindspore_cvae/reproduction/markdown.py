@@ -45,7 +45,7 @@ def _preface(document: Mapping, exhibit: Exhibit) -> list[str]:
     if exhibit.kind in ("metrics", "sweep", "epochs"):
         lines.append(
             "The paper's columns keep its estimators; where critics estimate the KL, they bound "
-            "nothing. The exact and importance-weighted columns do (docs/metrics.md)."
+            "nothing. The exact and importance-weighted columns do (docs/use/metrics.md)."
         )
     made = {
         ", ".join(f"{key} {run[key]}" for key in ("version", "device", "precision") if key in run)

@@ -81,7 +81,7 @@ METRICS = chosen("neg_elbo", "ppl", "kl", "mi", "au")
 """The paper's columns of Tables 1, 2, 3 and 7."""
 VALID = chosen("kl_exact", "neg_elbo_valid", "mi_exact", "iw_nll", "iw_ppl")
 VALID += (Column("iw_samples", "its draws", 0), *chosen("ess", "true_ppl"))
-"""Columns of docs/metrics.md that bound what they say; empty where a run has none."""
+"""Columns of docs/use/metrics.md that bound what they say; empty where a run has none."""
 
 
 def _numbers(*values: float | None) -> dict[str, float]:

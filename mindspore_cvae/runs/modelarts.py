@@ -148,7 +148,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if host()[0] > 1 and not is_rank():
         raise InputError(
             f"the job has {host()[0]} hosts, and this process trains alone: start the processes of "
-            "each host by python -m mindspore_cvae ranks (docs/modelarts.md)"
+            "each host by python -m mindspore_cvae ranks (docs/machines/modelarts.md)"
         )
 
 

@@ -18,7 +18,7 @@ from mindspore_cvae.audit.graphs import Graph, Node, Recorder, Type
 from mindspore_cvae.commands import audit
 from mindspore_cvae.systems import SYSTEMS
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "audit.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "machines" / "audit.md"
 HALVES, SINGLES = Type(10, (16, 16)), Type(1, (16, 16))
 
 

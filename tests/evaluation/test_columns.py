@@ -17,7 +17,7 @@ from mindspore_cvae.evaluation.columns import (
 )
 from mindspore_cvae.systems import SYSTEMS
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "use" / "metrics.md"
 
 
 def test_the_page_has_the_columns_as_the_command_prints_them(capsys):

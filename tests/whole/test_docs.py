@@ -28,12 +28,12 @@ def folder(tmp_path_factory):
 
 def test_the_python_interface(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    page = (DOCS / "use" / "api.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     assert len(blocks) == page.count("```python") == 8
     names: dict = {}
     for block in blocks:
-        exec(compile(block, "docs/api.md", "exec"), names)
+        exec(compile(block, "docs/use/api.md", "exec"), names)
     assert names["z"].shape == names["z_sampled"].shape == (2, names["model"].latent_size)
     assert len(names["texts"]) == 5
     assert names["scores"].rec.shape == (2,)
@@ -45,11 +45,11 @@ def test_the_python_interface(folder, monkeypatch, capsys):
 def test_the_exported_graphs(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     assert export_main(["--run", "runs/quickstart"]) == 0
-    page = (DOCS / "export.md").read_text(encoding="utf-8")
+    page = (DOCS / "use" / "export.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     capsys.readouterr()
     names: dict = {}
-    exec(compile(block, "docs/export.md", "exec"), names)
+    exec(compile(block, "docs/use/export.md", "exec"), names)
     model = ContrastiveVAE.load("runs/quickstart")
     assert np.allclose(names["z"].asnumpy(), model.encode(["the market fell"]), atol=1e-5)
     assert capsys.readouterr().out == model.reconstruct(["the market fell"])[0] + "\n"
@@ -57,7 +57,7 @@ def test_the_exported_graphs(folder, monkeypatch, capsys):
 
 
 def test_the_tests_that_hold_the_promises_are_there():
-    page = (DOCS / "reliability.md").read_text(encoding="utf-8")
+    page = (DOCS / "design" / "reliability.md").read_text(encoding="utf-8")
     named = re.findall(r"`(\w+/\w+)::(test_\w+)`", page)
     assert len(named) == page.count("::") - 1 > 60, "all but the explanation of the notation"
     for file, test in named:
