@@ -95,7 +95,7 @@ def test_separate_clipping_has_one_group():
     """There is no encoder whose gradients could be clipped."""
     slots = tiny.combination("lstm_lm", clipping="separate")
     model = build_model(slots, tiny.SIZES, tiny.VOCABULARY, 0)
-    assert build_step(model, slots, tiny.TRAINING).groups == [6]
+    assert build_step(model, slots, tiny.TRAINING).groups == (6,)
 
 
 @pytest.fixture(scope="module")
