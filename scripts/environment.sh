@@ -3,7 +3,8 @@
 #
 # Takes the active virtual environment if there is one, else the one in .venv, which it makes. PYTHON names
 # the interpreter to make it with; one that lies in a virtual environment itself is used as it is. The
-# package is installed in place, with the optional EXTRA (test, gpu, ...), once for every setup.py.
+# package is installed in place, with the optional EXTRA (test, gpu, ...), once for every
+# pyproject.toml and setup.py.
 # Afterwards PYTHON is the environment's interpreter. Any failure ends the calling script with one line.
 
 environment_fail() {
@@ -69,7 +70,7 @@ environment_install() {
     local extra=$1 prefix stamp key
     prefix=$("$PYTHON" -c 'import sys; print(sys.prefix)')
     stamp=$prefix/.mindspore_cvae-installed${extra:+-$extra}
-    key="$PWD $("$PYTHON" -c 'import hashlib; print(hashlib.sha256(open("setup.py", "rb").read()).hexdigest())')"
+    key="$PWD $("$PYTHON" -c 'import hashlib; print(hashlib.sha256(open("pyproject.toml", "rb").read() + open("setup.py", "rb").read()).hexdigest())')"
     if [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then
         return
     fi
