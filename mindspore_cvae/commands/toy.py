@@ -46,7 +46,7 @@ def _parser() -> CommandParser:
         "--stop_after_99",
         type=many,
         metavar="N",
-        help="stop N iterations after separability was first above 99%% (never)",
+        help="stop once separability has stayed above 99%% for N iterations (never)",
     )
     parser.add_argument(
         "--output_dir",

@@ -1,7 +1,7 @@
 """The columns of every table: their keys, titles and digits, what they mean, what they bound.
 
-The one table of them: what ``eval`` prints, the report, the reproduction and docs/use/metrics.md read
-it. Nothing here imports MindSpore.
+The one table of them: what ``eval`` prints, the report, the reproduction and docs/use/metrics.md
+read it. Nothing here imports MindSpore.
 """
 
 from __future__ import annotations

@@ -47,6 +47,11 @@ def _preface(document: Mapping, exhibit: Exhibit) -> list[str]:
             "The paper's columns keep its estimators; where critics estimate the KL, they bound "
             "nothing. The exact and importance-weighted columns do (docs/use/metrics.md)."
         )
+    if exhibit.kind == "toy":
+        lines.append(
+            "The paper says by eye when a system converges; ours is the first measured iteration "
+            "from which on a linear classifier tells more than 99% of new points apart."
+        )
     made = {
         ", ".join(f"{key} {run[key]}" for key in ("version", "device", "precision") if key in run)
         for row in document["rows"]

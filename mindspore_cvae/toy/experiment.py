@@ -57,7 +57,8 @@ class Experiment:
         categories: K.
         seed: of everything.
         iterations: of the model, each with five of the critic.
-        stop_after_99: iterations after which training stops once 99% are separated; None: never.
+        stop_after_99: iterations for which separability must have stayed above 99% for training to
+            stop; None: never.
     """
 
     system: str

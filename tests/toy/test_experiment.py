@@ -307,10 +307,13 @@ def row(iteration, separability):
     return {"iteration": iteration, "separability": separability}
 
 
-def test_iterations_to_99_is_the_first_point_above():
-    curve = [row(0, 0.3), row(250, 0.99), row(500, 0.991), row(750, 0.9), row(1000, 1.0)]
+def test_iterations_to_99_is_the_first_point_of_those_that_stay_above():
+    curve = [row(0, 0.3), row(250, 0.99), row(500, 0.991), row(750, 1.0)]
     assert Progress(curve=curve).iterations_to_99() == 500
     assert Progress(curve=curve[:2]).iterations_to_99() is None
+    curve += [row(1000, 0.9), row(1250, 1.0), row(1500, 1.0)]
+    assert Progress(curve=curve[:5]).iterations_to_99() is None
+    assert Progress(curve=curve).iterations_to_99() == 1250
 
 
 @pytest.mark.parametrize(
