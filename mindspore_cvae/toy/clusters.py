@@ -7,8 +7,6 @@ more.
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial.distance import cdist
-from scipy.special import log_softmax
 
 DECAY = 1e-6
 """Of the classifier's squared weights: categories that a line separates would send them to
@@ -38,6 +36,7 @@ def _logistic_regression(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Inputs (N, D), labels (N,) -> weights (D, K)."""
     # Not at the top: commands that only answer --help would wait for it.
     from scipy.optimize import minimize
+    from scipy.special import log_softmax
 
     targets = np.eye(int(labels.max()) + 1)[labels]
     shape = (inputs.shape[1], targets.shape[1])
@@ -56,6 +55,9 @@ def _logistic_regression(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _distances_to_categories(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Mean Euclidean distance of each point to each category's other points, (N, K)."""
+    # Late: scipy takes longer to import than --help to answer.
+    from scipy.spatial.distance import cdist
+
     z = z.astype(np.float64)
     members = np.eye(int(labels.max()) + 1)[labels]
     # A point is not one of its own neighbours.
