@@ -62,7 +62,7 @@ def run_command(main: Callable[[], object]) -> int:
     on stderr. An unexpected one is a fault of the program: its traceback comes before that line.
 
     Args:
-        main: The command, without arguments. An ``int`` that it returns is the exit code.
+        main: the command, without arguments. An ``int`` that it returns is the exit code.
 
     Returns:
         The exit code: ``main``'s own or 0; 2 for :class:`InputError`; 130 for an interrupt; else 1.

@@ -130,7 +130,7 @@ def traces(systems: Iterable[str], device: str, amp_level: str = "O0") -> list[G
     is compiled once.
 
     Args:
-        systems: Rows of the table.
+        systems: rows of the table.
         device: CPU, GPU or Ascend; it need not be there.
         amp_level: O0, or O2 for mixed precision.
     """

@@ -252,7 +252,7 @@ def audit(
     """Verdicts and findings of systems on devices, none of which need be there.
 
     Args:
-        systems: Rows of the table.
+        systems: rows of the table.
         targets: CPU, GPU, Ascend; which of them.
         amp_level: O0, or O2 for mixed precision.
 

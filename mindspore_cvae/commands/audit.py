@@ -18,7 +18,7 @@ def audit_main(argv: Sequence[str] | None = None) -> int:
     """The command ``audit``.
 
     Args:
-        argv: Its arguments; None takes the process's.
+        argv: its arguments; None takes the process's.
 
     Returns:
         The exit code: 0 if nothing is known to be missing, 1 if something is, 2 bad input.

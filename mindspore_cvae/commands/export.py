@@ -18,7 +18,7 @@ def export_main(argv: Sequence[str] | None = None) -> int:
     """The command ``export``.
 
     Args:
-        argv: Its arguments; None takes the process's.
+        argv: its arguments; None takes the process's.
 
     Returns:
         The exit code: 0 done, 2 bad input or configuration, 1 anything else.

@@ -54,7 +54,7 @@ class SettingsParser(CommandParser):
     """A parser whose help ends with the keys of ``--set``, which take a moment to describe.
 
     Args:
-        usable_after_training: Only those that a trained model leaves open.
+        usable_after_training: only those that a trained model leaves open.
     """
 
     def __init__(self, *arguments, usable_after_training: bool = False, **options):

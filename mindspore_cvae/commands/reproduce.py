@@ -29,7 +29,7 @@ def reproduce_main(argv: Sequence[str] | None = None) -> int:
     """The command.
 
     Args:
-        argv: Its arguments; None takes the process's.
+        argv: its arguments; None takes the process's.
 
     Returns:
         The exit code: 0 done, or stopped by the budget; 2 bad input; 1 where a stage failed.

@@ -17,7 +17,7 @@ def toy_main(argv: Sequence[str] | None = None) -> int:
     """The command ``toy``.
 
     Args:
-        argv: Its arguments; None takes the process's.
+        argv: its arguments; None takes the process's.
 
     Returns:
         The exit code: 0 done, 2 bad input, 1 anything else.

@@ -31,7 +31,7 @@ def train_main(argv: Sequence[str] | None = None) -> int:
     """The command ``train``.
 
     Args:
-        argv: Its arguments; None takes the process's.
+        argv: its arguments; None takes the process's.
 
     Returns:
         The exit code: 0 done, 2 bad input or configuration, 143 and 130 after SIGTERM and SIGINT, 1

@@ -33,9 +33,9 @@ def write_atomically(
     """Write a file so that, whenever the process dies, the old or the new content is there, whole.
 
     Args:
-        path: The file; an existing one is replaced, and its permissions stay.
-        content: Bytes, or text that is written as UTF-8.
-        check: Reads the finished temporary file and raises if it is not as it should be; the old
+        path: the file; an existing one is replaced, and its permissions stay.
+        content: bytes, or text that is written as UTF-8.
+        check: reads the finished temporary file and raises if it is not as it should be; the old
             content then stays.
 
     Raises:
@@ -73,8 +73,8 @@ def read_regular(path: str | os.PathLike, most: int = LARGEST_TEXT) -> bytes:
     """The content of a regular file, or of one that a link leads to.
 
     Args:
-        path: The file.
-        most: Bytes that it may have; a larger one is not read at all.
+        path: the file.
+        most: bytes that it may have; a larger one is not read at all.
 
     Raises:
         OSError: It cannot be read, is no regular file (a pipe would make the reader wait for

@@ -27,10 +27,10 @@ def _option(default, interval: str | None = None, choices: tuple = (), free: boo
     """A key of the configuration.
 
     Args:
-        default: Its default.
-        interval: Range of a number, ``[`` and ``]`` closed, ``(`` and ``)`` open.
-        choices: The valid values, where they can be listed.
-        free: Whether a resumed run may change it: it does not decide what a step computes. (What is
+        default: its default.
+        interval: range of a number, ``[`` and ``]`` closed, ``(`` and ``)`` open.
+        choices: the valid values, where they can be listed.
+        free: whether a resumed run may change it: it does not decide what a step computes. (What is
             validated, and when, does for the aggressive step, which looks at each validation's MI.)
     """
     metadata = {"interval": interval, "choices": choices, "free": free}
@@ -307,7 +307,7 @@ def describe(usable_after_training: bool = False) -> str:
     """Every key with its default, valid values and meaning: what ``--help`` prints.
 
     Args:
-        usable_after_training: Only the keys that commands may change that use a trained model.
+        usable_after_training: only the keys that commands may change that use a trained model.
     """
     meanings = {
         f"{section}.{name}" if section else name: meaning

@@ -214,9 +214,9 @@ def load(
     """Merge the defaults, a system's row, a YAML file and the command line, and check the whole.
 
     Args:
-        path: The YAML file, or the name of a shipped one; None takes ``quickstart``.
+        path: the YAML file, or the name of a shipped one; None takes ``quickstart``.
         overrides: ``KEY=VALUE`` pairs of ``--set``; the last value of a key wins.
-        system, seed, data_dir, device_target, device_id, precision, amp_level: Options of the
+        system, seed, data_dir, device_target, device_id, precision, amp_level: options of the
             command line, which win over the pairs; None where they were not given.
 
     Raises:
@@ -252,9 +252,9 @@ def override(config: Config, overrides: Iterable[str] = (), **options: Any) -> C
     """A finished configuration with settings of the command line over it.
 
     Args:
-        config: The configuration.
+        config: the configuration.
         overrides: ``KEY=VALUE`` pairs. A slot that is set to null takes the row's value.
-        options: As for :func:`load`. Another ``system`` brings all slots of its own row.
+        options: as for :func:`load`. Another ``system`` brings all slots of its own row.
 
     Raises:
         InputError: As for :func:`load`.

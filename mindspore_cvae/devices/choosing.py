@@ -65,7 +65,7 @@ def choose(target: str, device_id: int | None = None) -> str:
     Args:
         target: ``CPU``, ``GPU`` or ``Ascend``; ``auto`` takes the first of Ascend, GPU and CPU that
             is there.
-        device_id: Number of the device; None takes DEVICE_ID or ASCEND_DEVICE_ID of the
+        device_id: number of the device; None takes DEVICE_ID or ASCEND_DEVICE_ID of the
             environment, else 0. The CPU has no number.
 
     Returns:

@@ -82,8 +82,8 @@ def examine(
     """Check every step of every device.
 
     Args:
-        environment: The variables under which training would be started.
-        device_folder: Where the system shows its devices.
+        environment: the variables under which training would be started.
+        device_folder: where the system shows its devices.
 
     Returns:
         The findings in the order in which they build on each other; a device's last one, ``use``,

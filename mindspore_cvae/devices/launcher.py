@@ -79,7 +79,7 @@ def gpu_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment in which MindSpore's GPU plugin is to be loaded.
 
     Args:
-        environment: The present one. Is its CUDA_HOME a release that the plugin accepts, it comes
+        environment: the present one. Is its CUDA_HOME a release that the plugin accepts, it comes
             back with that toolkit's libraries added to LD_LIBRARY_PATH.
 
     Raises:

@@ -43,8 +43,8 @@ def rank_table_processes(
 
     Args:
         command: Python script and its arguments.
-        count: Processes of this host; they take the devices 0 to count - 1.
-        log_dir: Gets worker_<rank>.log.
+        count: processes of this host; they take the devices 0 to count - 1.
+        log_dir: gets worker_<rank>.log.
         environment: RANK_START is the first rank of this host (0), WORLD_SIZE the number of all
             ranks (count).
     """
@@ -73,8 +73,8 @@ def msrun_process(
     """Start msrun in a session of its own, where the terminal's signals do not reach it.
 
     Args:
-        command, count: As for :func:`rank_table_processes`.
-        log_dir: Gets worker_<rank>.log, scheduler.log and msrun.log.
+        command, count: as for :func:`rank_table_processes`.
+        log_dir: gets worker_<rank>.log, scheduler.log and msrun.log.
         environment: WORLD_SIZE is the number of all processes (count), NODE_RANK this host's number
             (none), MASTER_ADDR and MASTER_PORT the scheduler's (127.0.0.1 and a free one).
     """
@@ -141,9 +141,9 @@ def supervise(
     before there are ranks, ends everything at once.
 
     Args:
-        processes: Each in a session of its own.
-        ranks: The processes that train, as far as they run.
-        show: Called again and again, to show what is new.
+        processes: each in a session of its own.
+        ranks: the processes that train, as far as they run.
+        show: called again and again, to show what is new.
 
     Returns:
         The first status that was not 0, else 0, and the signal that came, if one did.
@@ -194,8 +194,8 @@ class Follower:
     """Copies what is new in a file that may not be there yet.
 
     Args:
-        path: The file.
-        target: Gets its bytes.
+        path: the file.
+        target: gets its bytes.
     """
 
     def __init__(self, path: Path, target: BinaryIO):

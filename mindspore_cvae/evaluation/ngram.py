@@ -100,11 +100,11 @@ class Score:
     """A text under a language model.
 
     Attributes:
-        ppl: Perplexity, 10 to the mean of -log10 p over ``tokens``.
-        tokens: Scored words, ``</s>`` of each sentence included where it is scored.
-        sentences: Sentences of the text.
-        empty: Sentences without a word; they count only through their ``</s>``.
-        unknown: Scored words that the language model does not know.
+        ppl: perplexity, 10 to the mean of -log10 p over ``tokens``.
+        tokens: scored words, ``</s>`` of each sentence included where it is scored.
+        sentences: sentences of the text.
+        empty: sentences without a word; they count only through their ``</s>``.
+        unknown: scored words that the language model does not know.
     """
 
     ppl: float
@@ -138,8 +138,8 @@ def run_program(name: str, *arguments: str, text: Path | None = None) -> str:
 
     Args:
         name: ``lmplz`` or ``query``.
-        arguments: Its arguments.
-        text: File that it reads as standard input.
+        arguments: its arguments.
+        text: file that it reads as standard input.
 
     Returns:
         What it printed on standard output.
@@ -165,10 +165,10 @@ def build(
     """Estimate a language model with modified Kneser-Ney smoothing and interpolated unigrams.
 
     Args:
-        sentences: The text, words separated by blanks.
-        arpa: File to write, in ARPA format.
-        order: Longest n-gram.
-        vocabulary_size: Words that can be predicted, ``</s>`` counted; where the text has fewer,
+        sentences: the text, words separated by blanks.
+        arpa: file to write, in ARPA format.
+        order: longest n-gram.
+        vocabulary_size: words that can be predicted, ``</s>`` counted; where the text has fewer,
             interpolation spreads over this many. 0 for the text's own.
 
     Raises:
@@ -218,9 +218,9 @@ def perplexity(model: kenlm.Model, sentences: Iterable[str], end_scored: bool = 
     """Perplexity of a text under a language model, words that it does not know included.
 
     Args:
-        model: From :func:`load`.
-        sentences: The text, words separated by blanks.
-        end_scored: Whether ``</s>`` is predicted and counted.
+        model: from :func:`load`.
+        sentences: the text, words separated by blanks.
+        end_scored: whether ``</s>`` is predicted and counted.
 
     Raises:
         InputError: There is nothing to score.
@@ -271,11 +271,11 @@ def measure(
     """Forward and reverse perplexity of generated text.
 
     Args:
-        protocol: Treatment of ``<unk>``, ``</s>`` and the vocabulary.
-        generated: The model's sentences, words separated by blanks, perhaps none in some.
-        real: The corpus's sentences by split, ``train`` and ``test``.
-        vocabulary: Every word, the specials included.
-        order: Longest n-gram.
+        protocol: treatment of ``<unk>``, ``</s>`` and the vocabulary.
+        generated: the model's sentences, words separated by blanks, perhaps none in some.
+        real: the corpus's sentences by split, ``train`` and ``test``.
+        vocabulary: every word, the specials included.
+        order: longest n-gram.
 
     Returns:
         ``forward_ppl``, ``reverse_ppl`` (of ``reverse_split``), ``reverse_ppl_train`` and
@@ -354,9 +354,9 @@ def evaluate(
     """Generate as the protocol says, and :func:`measure`.
 
     Args:
-        protocol, real, vocabulary, order: As for :func:`measure`.
+        protocol, real, vocabulary, order: as for :func:`measure`.
         generate: (number of sentences, decoding, most words of one) to sentences.
-        sentences: Generated sentences, instead of the protocol's number.
+        sentences: generated sentences, instead of the protocol's number.
     """
     count = sentences or protocol.sentences or len(real["train"])
     longest = protocol.max_words or max(len(sentence.split()) for sentence in real["train"])

@@ -119,10 +119,10 @@ def graphs(run: LoadedRun, rows: int, max_words: int, no_unk: bool) -> dict[str,
     """The graphs of a run by the names of their files, with examples of their inputs.
 
     Args:
-        run: The run. Without a latent variable it has no encoder.
+        run: the run. Without a latent variable it has no encoder.
         rows: N, sentences a call.
         max_words: T - 1 of the encoder, and T of greedy decoding.
-        no_unk: Whether greedy decoding rules ``<unk>`` out.
+        no_unk: whether greedy decoding rules ``<unk>`` out.
     """
     model, sizes = run.model, run.config.model
     source = randomness.generator(0, "generation", 0)
@@ -166,10 +166,10 @@ def export_run(
     """Write ``RUN/export``.
 
     Args:
-        run: From :func:`runs.loading.load_run`.
-        rows: Sentences that a call of a graph takes.
-        max_words: Longest sentence; None takes the run's ``data.max_words``.
-        no_unk: Whether greedy decoding rules ``<unk>`` out.
+        run: from :func:`runs.loading.load_run`.
+        rows: sentences that a call of a graph takes.
+        max_words: longest sentence; None takes the run's ``data.max_words``.
+        no_unk: whether greedy decoding rules ``<unk>`` out.
 
     Returns:
         The folder, and of every graph the largest difference between what it computes, loaded back,

@@ -85,7 +85,7 @@ def read_state_dict(path: Path, expected: Shapes) -> dict[str, np.ndarray]:
 
     Args:
         path: .npz or .safetensors.
-        expected: Shapes by name. All must be there and no others; but the critics' may be absent
+        expected: shapes by name. All must be there and no others; but the critics' may be absent
             all together.
 
     Returns:
@@ -196,8 +196,8 @@ def write_state_dict(
 
     Args:
         path: .npz or .safetensors.
-        state: From :func:`to_state_dict`.
-        write: What writes the bytes: :func:`runs.outputs.write_output` for a place that
+        state: from :func:`to_state_dict`.
+        write: what writes the bytes: :func:`runs.outputs.write_output` for a place that
             a user named.
 
     Raises:
@@ -219,10 +219,10 @@ def into_run(state_path: Path, vocabulary: Vocabulary, config: Config, folder: P
     """Make a run, at step 0, of a state dict. The device must have been chosen before.
 
     Args:
-        state_path: The file; see :func:`read_state_dict`.
-        vocabulary: Its words are the rows of the embeddings.
-        config: Of the model, and of its further training.
-        folder: Where the run is to lie.
+        state_path: the file; see :func:`read_state_dict`.
+        vocabulary: its words are the rows of the embeddings.
+        config: of the model, and of its further training.
+        folder: where the run is to lie.
 
     Returns:
         Whether the file held the critics, if the system has any. If not, they are as the
@@ -266,9 +266,9 @@ def run_state_dict(
     """The state dict of a run. The device must have been chosen before.
 
     Args:
-        folder: The run.
+        folder: the run.
         checkpoint: ``best`` or ``last``.
-        config: See :func:`runs.loading.load_run`.
+        config: see :func:`runs.loading.load_run`.
 
     Raises:
         InputError: There is no such run or checkpoint.

@@ -53,11 +53,11 @@ class Checkpoint:
     """What :func:`load` read.
 
     Attributes:
-        step: Training steps done when it was written.
-        tensors: Arrays by name; they cannot be written to.
-        state: The trainer's state, as it was given to :func:`save`.
-        fingerprints: Of what the training depends on, by name.
-        path: File of the tensors.
+        step: training steps done when it was written.
+        tensors: arrays by name; they cannot be written to.
+        state: the trainer's state, as it was given to :func:`save`.
+        fingerprints: of what the training depends on, by name.
+        path: file of the tensors.
     """
 
     step: int
@@ -83,17 +83,17 @@ def save(
     Whatever fails or kills the process, the checkpoints of before stay as they are.
 
     Args:
-        folder: An existing folder; only one process may write there.
-        step: Training steps done.
-        tensors: Arrays by name, of the types of safetensors.
-        state: Anything that JSON can hold: keys are texts, sequences lists; numbers come back
+        folder: an existing folder; only one process may write there.
+        step: training steps done.
+        tensors: arrays by name, of the types of safetensors.
+        state: anything that JSON can hold: keys are texts, sequences lists; numbers come back
             to the bit.
-        fingerprints: Of what the training depends on, by name (config, vocabulary, data, ...).
-        best: Whether it becomes the best one by the selected metric, too.
-        best_valid: Whether it becomes the best one by the valid bound.
-        keep: How many of the last steps stay, besides the best ones. Steps after this one, left by
+        fingerprints: of what the training depends on, by name (config, vocabulary, data, ...).
+        best: whether it becomes the best one by the selected metric, too.
+        best_valid: whether it becomes the best one by the valid bound.
+        keep: how many of the last steps stay, besides the best ones. Steps after this one, left by
             a training that was taken up again from an earlier step, are removed.
-        warn: Called with a sentence if an old file cannot be removed, which stops nothing.
+        warn: called with a sentence if an old file cannot be removed, which stops nothing.
 
     Returns:
         The file of the tensors.
@@ -156,10 +156,10 @@ def load(
     """Read and verify a checkpoint.
 
     Args:
-        folder: The folder of checkpoints.
+        folder: the folder of checkpoints.
         which: ``latest``, one of :data:`MARKS` or a step. If the latest is damaged, the newest
             good one before it takes its place.
-        warn: Called with a sentence for every damaged checkpoint that was passed over.
+        warn: called with a sentence for every damaged checkpoint that was passed over.
 
     Raises:
         CheckpointError: There is none, or none that is good; the message names the file.
@@ -211,10 +211,10 @@ def check_fingerprints(
     """Refuse a checkpoint that was written by another training.
 
     Args:
-        checkpoint: What :func:`load` read.
-        expected: The fingerprints of now, by name; others of the checkpoint are not looked at.
-        force: Warn instead of refusing.
-        warn: Called with the sentence.
+        checkpoint: what :func:`load` read.
+        expected: the fingerprints of now, by name; others of the checkpoint are not looked at.
+        force: warn instead of refusing.
+        warn: called with the sentence.
 
     Raises:
         CheckpointError: A fingerprint differs, or the checkpoint has none of this name.

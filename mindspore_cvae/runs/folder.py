@@ -73,7 +73,7 @@ def is_own(folder: Path, path: Path) -> bool:
     """Whether a path is the place of one of the files that a run's commands write and read.
 
     Args:
-        folder: The run.
+        folder: the run.
         path: A path below it.
     """
     first, *rest = path.relative_to(folder).parts
@@ -87,9 +87,9 @@ def check(folder: str | os.PathLike, resume: bool = False, overwrite: bool = Fal
     """Refuse a folder that training must not write to; writes nothing.
 
     Args:
-        folder: Where the run is to lie; it need not exist.
-        resume: The run that lies there is to be continued; a folder without a run is fine too.
-        overwrite: The run that lies there is to be deleted.
+        folder: where the run is to lie; it need not exist.
+        resume: the run that lies there is to be continued; a folder without a run is fine too.
+        overwrite: the run that lies there is to be deleted.
 
     Raises:
         InputError: A run is there and neither resume nor overwrite was said, or both were; or the
@@ -138,8 +138,8 @@ def read_config(
     """The configuration of a run that is to be used (evaluated, decoded, exported).
 
     Args:
-        folder: The run.
-        overrides, data_dir, device_target, device_id, precision, amp_level: See
+        folder: the run.
+        overrides, data_dir, device_target, device_id, precision, amp_level: see
             :func:`config.layers.load`. Only what leaves the model as it is may change.
 
     Raises:
@@ -264,14 +264,14 @@ class Log:
     """``log.jsonl``: every row is on its way to the disk when :meth:`write` returns.
 
     Args:
-        path: The file; it is created if it is not there.
-        rows: How many rows of it stay: those that the checkpoint knew from which training goes on,
+        path: the file; it is created if it is not there.
+        rows: how many rows of it stay: those that the checkpoint knew from which training goes on,
             0 for a new run. Later ones and a last line that was torn are cut off, so that there is
             neither a gap nor a repeat.
 
     Attributes:
-        path: The file.
-        rows: How many rows it has; after opening, fewer than asked for if somebody removed some.
+        path: the file.
+        rows: how many rows it has; after opening, fewer than asked for if somebody removed some.
 
     Raises:
         OSError: It cannot be written.
@@ -336,12 +336,12 @@ class Run:
     """A run's folder, held by one process that trains there. Use it as a context manager.
 
     Args:
-        folder: The folder; it is created with its parents.
-        resume, overwrite: See :func:`check`. With overwrite, a run that lies there is deleted.
+        folder: the folder; it is created with its parents.
+        resume, overwrite: see :func:`check`. With overwrite, a run that lies there is deleted.
 
     Attributes:
-        folder: The run's folder.
-        checkpoints: Its folder of checkpoints.
+        folder: the run's folder.
+        checkpoints: its folder of checkpoints.
 
     Raises:
         InputError: :func:`check` refuses the folder, or another process trains there.
@@ -386,7 +386,7 @@ class Run:
         """Write ``config.yaml`` and ``vocab.txt``.
 
         Args:
-            config: The merged configuration.
+            config: the merged configuration.
             vocabulary: A :class:`data.vocabulary.Vocabulary`.
         """
         # The configuration first: it makes the folder a run, which --overwrite may delete.
@@ -397,8 +397,8 @@ class Run:
         """The run's log, cut to the rows that a checkpoint knew; see :class:`Log`.
 
         Args:
-            rows: Rows to keep.
-            warn: Called with a sentence if the file has fewer.
+            rows: rows to keep.
+            warn: called with a sentence if the file has fewer.
         """
         log = Log(self.folder / LOG, rows)
         if log.rows < rows:
@@ -421,7 +421,7 @@ class RunFolder:
     writes; otherwise used as a :class:`Run`.
 
     Args:
-        folder: The folder, which the other process has made.
+        folder: the folder, which the other process has made.
     """
 
     rows = 0

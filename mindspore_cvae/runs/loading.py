@@ -41,10 +41,10 @@ def load_run(
     """Read a run. The device must have been chosen before (:func:`devices.choosing.choose`).
 
     Args:
-        run_folder: What training wrote.
+        run_folder: what training wrote.
         checkpoint: ``best`` on validation by ``train.select``, ``best_valid`` by the valid bound
             (the last, with a warning, where no validation was fit to choose one), or ``last``.
-        config: What :func:`runs.folder.read_config` made of the run's configuration and
+        config: what :func:`runs.folder.read_config` made of the run's configuration and
             further settings; None takes the run's own.
 
     Raises:
@@ -70,9 +70,9 @@ def restore(cell: nn.Cell, tensors: dict[str, np.ndarray], source: str) -> None:
     """Give a model, or a training step, its parameters of a checkpoint; others are left alone.
 
     Args:
-        cell: From :mod:`model.building`.
-        tensors: By the parameters' names.
-        source: Where they come from, for messages.
+        cell: from :mod:`model.building`.
+        tensors: by the parameters' names.
+        source: where they come from, for messages.
 
     Raises:
         InputError: A parameter is missing or has another shape than configuration and vocabulary

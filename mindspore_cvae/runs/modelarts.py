@@ -96,7 +96,7 @@ def job(arguments: argparse.Namespace) -> Iterator[None]:
     """Brings what a job needs, and uploads its run when the block is left, however that is.
 
     Args:
-        arguments: Of the command ``train``. ``data_dir``, ``output_dir`` and ``resume`` are set to
+        arguments: of the command ``train``. ``data_dir``, ``output_dir`` and ``resume`` are set to
             what the URLs mean; without URLs nothing is done.
 
     Raises:
@@ -201,8 +201,8 @@ def fetch_run(url: str, folder: Path) -> None:
     """Download a run, unless the folder holds one that has come as far, or there is none.
 
     Args:
-        url: Of a bucket.
-        folder: Where it is to lie.
+        url: of a bucket.
+        folder: where it is to lie.
     """
     storage = _moxing()
     with _lock(folder):
@@ -224,8 +224,8 @@ def begin_with(url: str, folder: Path) -> None:
     """Copy a run into a folder that holds none.
 
     Args:
-        url: Of the run: in a bucket, or a path.
-        folder: Where training is to go on.
+        url: of the run: in a bucket, or a path.
+        folder: where training is to go on.
 
     Raises:
         InputError: There is no run at the URL.

@@ -21,8 +21,8 @@ def check_output(path: str | os.PathLike, option: str = "--output") -> None:
     """Refuse, before any work, a place that :func:`write_output` could not or must not write to.
 
     Args:
-        path: What the user named; it need not exist.
-        option: By which it was named, for the message.
+        path: what the user named; it need not exist.
+        option: by which it was named, for the message.
 
     Raises:
         InputError: It is a folder or one of a run's own files, its folder does not exist, or
@@ -51,8 +51,8 @@ def check_folder(folder: str | os.PathLike, option: str) -> None:
     """Refuse, before any work, a folder in which no file can be made.
 
     Args:
-        folder: An existing folder.
-        option: By which the user named it, for the message.
+        folder: an existing folder.
+        option: by which the user named it, for the message.
 
     Raises:
         InputError: No file can be made there (no permission, a read-only disk, a full one).
@@ -75,8 +75,8 @@ def write_output(path: str | os.PathLike, content: str | bytes) -> None:
     devices, pipes and open descriptors (``/dev/stdout``, ``>(command)``) are written into.
 
     Args:
-        path: What :func:`check_output` has let pass.
-        content: Bytes, or text that is written as UTF-8.
+        path: what :func:`check_output` has let pass.
+        content: bytes, or text that is written as UTF-8.
 
     Raises:
         OSError: It cannot be written; the error names the path.

@@ -25,7 +25,7 @@ class StepProfiler(Profiler):
     runs at full speed.
 
     Args:
-        folder: Where MindSpore's profiler writes a folder of its own: ``trace_view.json`` (a
+        folder: where MindSpore's profiler writes a folder of its own: ``trace_view.json`` (a
             timeline) and, on CPU, ``cpu_op_type_info_0.csv`` (milliseconds by operator).
         device: CPU, GPU or Ascend.
     """

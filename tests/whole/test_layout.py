@@ -121,6 +121,21 @@ def test_no_module_imports_itself_through_others():
     graphlib.TopologicalSorter(IMPORTS).prepare()
 
 
+@pytest.mark.parametrize("room", ["model", "training", "evaluation"])
+def test_no_signature_has_more_than_seven_names(room):
+    long = []
+    for module, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if room_of(module) == room and isinstance(node, ast.FunctionDef):
+                given = node.args
+                names = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+                names += [splat for splat in (given.vararg, given.kwarg) if splat]
+                names = [name.arg for name in names if name.arg not in ("self", "cls")]
+                if len(names) > 7:
+                    long.append(f"{module}.{node.name}: {', '.join(names)}")
+    assert not long
+
+
 @pytest.mark.parametrize("folder", sorted({path.parent for path in FILES.values()} - {PACKAGE}))
 def test_a_room_says_what_its_files_are_and_holds_nothing_else(folder):
     (docstring,) = ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body
