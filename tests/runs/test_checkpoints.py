@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from forgery import forge
 
 from mindspore_cvae.common import files
 from mindspore_cvae.runs import checkpoints
@@ -301,7 +302,7 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
 WRITER = f"""
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, {str(ROOT / "tests")!r})
+sys.path[:0] = {[str(ROOT / "tests" / room) for room in ("runs", "support")]!r}
 import test_checkpoints
 from mindspore_cvae.common import files
 
@@ -489,13 +490,6 @@ def test_a_latest_that_is_gone_is_told(tmp_path):
     checkpoint, warnings = latest_and_warnings(tmp_path)
     assert_is(checkpoint, 1)
     assert len(warnings) == 1 and "step-00000002.json is missing" in warnings[0]
-
-
-def forge(path: Path, **changes: object) -> None:
-    """Change a manifest and seal it, as somebody would who knows the format."""
-    manifest = json.loads(path.read_text())
-    manifest.pop("sha256")
-    path.write_bytes(checkpoints._seal({**manifest, **changes}))
 
 
 @pytest.mark.parametrize(

@@ -428,7 +428,7 @@ with job(arguments):
 
 
 def test_processes_of_one_host_download_once(buckets):
-    path = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
+    path = os.pathsep.join([str(ROOT / "tests" / "support"), str(ROOT)])
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PREPARE, str(buckets)],

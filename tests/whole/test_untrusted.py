@@ -13,10 +13,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from forgery import forge
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from interruptions import STEP_KINDS, Parts, options, write_corpus
-from test_checkpoints import forge
 from tiny_run import write_run
 
 from mindspore_cvae import ContrastiveVAE
