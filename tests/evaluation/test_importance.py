@@ -191,9 +191,8 @@ def test_the_choice_shares_no_draws_with_what_is_read(monkeypatch):
         streams.append((stream, counter, part))
         return randomness.generator(seed, stream, counter, part)
 
-    monkeypatch.setattr(
-        importance, "noise", SimpleNamespace(generator=generator, normal=randomness.normal)
-    )
+    own = SimpleNamespace(generator=generator, normal=randomness.normal)
+    monkeypatch.setattr(importance, "randomness", own)
     sampler.choose(split(4), 16, 32)
     chosen = {key for key in streams if key[0] == "importance"}
     streams.clear()

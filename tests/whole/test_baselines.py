@@ -70,7 +70,7 @@ def test_a_resumed_training_is_the_training_in_one_go(system, tmp_path, monkeypa
         settings = [*SETTINGS, f"train.epochs={epochs}"]
         settings = layers.load(None, settings, system=system, data_dir=str(tmp_path))
         corpus = load_corpus(settings.data)
-        assert train(settings, tmp_path / folder, resume, corpus=corpus, device="CPU") == "epochs"
+        assert train(settings, tmp_path / folder, resume, corpus=corpus) == "epochs"
         return checkpoints.load(tmp_path / folder / "checkpoints")
 
     whole = run("whole", 2)

@@ -9,7 +9,7 @@ from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.evaluation.importance import ImportanceSampler
-from mindspore_cvae.evaluation.metrics import evaluate_run
+from mindspore_cvae.evaluation.metrics import Weighing, evaluate_run
 from mindspore_cvae.evaluation.proposals import Choice
 from mindspore_cvae.systems import SYSTEMS
 from mindspore_cvae.training.trainer import train
@@ -59,10 +59,10 @@ def test_importance_weighted_nll_is_not_below_the_truth(system, corpus, tmp_path
     monkeypatch.setattr(ImportanceSampler, "choose", spy)
     steps = SLOW_STEPS.get(system, 150)
     config = configuration.load(None, [*SETTINGS, f"train.max_steps={steps}"], system=system)
-    train(config, tmp_path / "run", corpus=corpus, device="CPU")
+    train(config, tmp_path / "run", corpus=corpus)
     is_affine = SYSTEMS[system].posterior == "affine"
     metrics, values = evaluate_run(
-        tmp_path / "run", config, corpus, "test", "last", DRAWS, refit_critic=is_affine
+        tmp_path / "run", config, corpus, "test", "last", Weighing(DRAWS), is_affine
     )
     # The least of several estimates is no bound: no split chooses among its own.
     assert tuned == ([] if system == "lstm_lm" else ["train", "valid"])
@@ -88,6 +88,6 @@ def test_validation_does_not_tune_its_own_bound(corpus, tmp_path, monkeypatch):
     )
     settings = [*SETTINGS, "train.max_steps=1", "eval.max_sentences=8", "data.buckets=1"]
     config = configuration.load(None, settings, system="vae")
-    train(config, tmp_path / "run", corpus=corpus, device="CPU")
-    evaluate_run(tmp_path / "run", config, corpus, "valid", "last", 2)
+    train(config, tmp_path / "run", corpus=corpus)
+    evaluate_run(tmp_path / "run", config, corpus, "valid", "last", Weighing(2))
     assert tuned == ["train", "train"]
