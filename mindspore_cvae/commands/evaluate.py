@@ -140,6 +140,12 @@ def metrics_table(metrics: dict) -> str:
         f"{metrics['tokens']} tokens, {metrics['draws']} draws a sentence (nats a sentence)",
         f"{'':20}{'paper':>12}{'valid':>12}",
     ]
+    if "read" in metrics:
+        lines.insert(
+            1,
+            f"of {metrics['read']} lines {metrics['empty']} empty, {metrics['dropped']} dropped, "
+            f"{metrics['truncated']} truncated; {metrics['unk_rate']:.2%} of the words are <unk>",
+        )
     for title, paper, valid in printed_rows():
         if metrics.get(paper) is not None or metrics.get(valid) is not None:
             lines.append(f"{title:20}{shown(paper):>12}{shown(valid):>12}")

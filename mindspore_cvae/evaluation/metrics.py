@@ -210,6 +210,15 @@ def evaluate(
     return metrics | standard_errors(values), values
 
 
+def lines_of(split: Split) -> dict[str, float | int]:
+    """What became of a split's lines: ``read``, ``empty``, ``dropped`` and ``truncated`` lines, and
+    ``unk_rate``, the share of words that the vocabulary lacks. A score on some of the sentences
+    must not look like one on all."""
+    words = int(split.lengths.sum())
+    counts = {name: split.counts.get(name, 0) for name in ("read", "empty", "dropped", "truncated")}
+    return {**counts, "unk_rate": split.counts.get("unknown", 0) / words if words else 0.0}
+
+
 def evaluate_run(
     folder: Path,
     config: Config,
@@ -233,8 +242,8 @@ def evaluate_run(
 
     Returns:
         What :func:`evaluate` returns, the metrics with ``system``, ``split``, ``data_dir`` (None
-        for the embedded corpus), ``max_sentences``, ``checkpoint``, ``step``, ``precision`` and
-        ``amp_level``.
+        for the embedded corpus), ``max_sentences``, ``checkpoint``, ``step``, ``precision``,
+        ``amp_level``, and what :func:`lines_of` returns.
 
     Raises:
         InputError: there is no good checkpoint.
@@ -252,6 +261,7 @@ def evaluate_run(
         config.model if refit_critic else None,
     )
     metrics |= {
+        **lines_of(chosen),
         "system": config.system,
         "split": split,
         "data_dir": config.data.dir,

@@ -63,6 +63,7 @@ def collect(exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], settings: Mappi
             "group": row.group,
             "note": row.note,
             "system": row.run.system,
+            "dataset": row.run.dataset,
             "paper": dict(row.paper),
             "ours": _columns(ready, exhibit),
             "runs": {str(job.seed): _provenance(job) for job in row_jobs if job in done},

@@ -37,7 +37,7 @@ COMMANDS = {
 }
 """What the stages call, each in a process of its own, by what a user would type."""
 
-IW_SAMPLES = 128
+IW_SAMPLES = 500
 """Draws of the importance-weighted bound."""
 
 TOY_TABLE = 5

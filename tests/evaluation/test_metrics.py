@@ -10,8 +10,9 @@ from scipy.stats import multivariate_normal
 from tiny_evaluator import SEED, evaluator_of, split
 
 from mindspore_cvae.common import randomness
+from mindspore_cvae.data.corpus import Split
 from mindspore_cvae.devices import choosing
-from mindspore_cvae.evaluation.metrics import INFORMATION_DRAWS, evaluate
+from mindspore_cvae.evaluation.metrics import INFORMATION_DRAWS, evaluate, lines_of
 
 SAMPLES, NOISE = 6, 3
 
@@ -128,3 +129,11 @@ def test_columns_of_a_gaussian_row(part):
     assert metrics["kl_z"] == pytest.approx(np.mean(kl) - information.mean(), rel=1e-3)
     assert metrics["kl_exact"] == pytest.approx(metrics["kl"], rel=1e-6)
     assert metrics["au"] == (np.var([q.mean for q in posteriors], 0) >= 0.01).sum()
+
+
+def test_what_became_of_the_lines():
+    counts = {"read": 12, "empty": 1, "dropped": 2, "truncated": 3, "unknown": 4}
+    sentences = [np.arange(4, 4 + length, dtype=np.int32) for length in (3, 5)]
+    split = Split("test", "x", sentences, np.arange(2) + 1, counts)
+    found = lines_of(split)
+    assert found == {"read": 12, "empty": 1, "dropped": 2, "truncated": 3, "unk_rate": 0.5}

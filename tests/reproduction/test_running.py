@@ -27,7 +27,7 @@ from mindspore_cvae.reproduction import running
 from mindspore_cvae.reproduction import stages as reproduction_stages
 from mindspore_cvae.reproduction.collecting import collect, negative_epochs, shown, summary
 from mindspore_cvae.reproduction.jobs import Rates, seconds_of_epoch, training_of
-from mindspore_cvae.reproduction.markdown import markdown
+from mindspore_cvae.reproduction.markdown import mark, markdown
 from mindspore_cvae.reproduction.paper import EXHIBITS, METRICS, Column
 from mindspore_cvae.reproduction.pictures import plot
 from mindspore_cvae.reproduction.running import (
@@ -512,6 +512,15 @@ def test_an_interpolation(tmp_path):
     page = markdown(document, exhibit)
     assert "a &lt;unk> \\| \\[x\\](y) \\`z\\`" in page and "<unk>" not in page
     assert plot(document, exhibit).startswith(PNG)
+
+
+def test_a_printed_mi_above_its_ceiling_is_marked():
+    """ln 42,068 = 10.65 and ln 3,761 = 8.23 on PTB, by hand."""
+    column = EXHIBITS["table-1"].columns[3]
+    signs = [mark(value, column, "ptb") for value in (13.69, 10.66, 10.64, 9.58, 8.24, 8.22, None)]
+    above, far_above = "\N{DAGGER}", "\N{DOUBLE DAGGER}"
+    assert signs == [far_above, far_above, above, above, above, "", ""]
+    assert mark(13.0, EXHIBITS["table-1"].columns[2], "ptb") == ""
 
 
 def test_curves_by_epoch_begin_before_training(tmp_path):

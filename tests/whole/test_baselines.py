@@ -61,7 +61,7 @@ def rows(folder, event):
 @pytest.mark.parametrize("system", OWN_COLUMNS)
 def test_a_resumed_training_is_the_training_in_one_go(system, tmp_path, monkeypatch):
     choosing.choose("CPU")
-    for name in ("build_model", "build_step", "Evaluator"):
+    for name in ("build_model", "build_step", "Scorer"):
         monkeypatch.setattr(trainer, name, Once(getattr(trainer, name)))
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.txt").write_text("\n".join(SENTENCES) + "\n", encoding="utf-8")
