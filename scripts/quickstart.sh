@@ -15,7 +15,8 @@ fi
 # Epoch 0 of the validation is the untrained model: what the later lines are to be compared with.
 "$PYTHON" train.py --output_dir "$run" --set eval.before_training=true ${resume[@]+"${resume[@]}"}
 printf '\n'
-"$PYTHON" eval.py --run "$run"
+printf 'Evaluating the first 500 test sentences with 16 draws each (eval.py --run %s takes all, with 128):\n' "$run"
+"$PYTHON" eval.py --run "$run" --samples 16 --set eval.max_sentences=500
 
 printf '\nTen samples from the prior:\n'
 "$PYTHON" generate.py sample --run "$run" --n 10

@@ -192,6 +192,15 @@ VALID = (
     ),
     Column("kl_z_refit", "KL of q(z), fresh", 2, "", "The same for q(z).", "lower bound"),
     Column(
+        "grammatical",
+        "grammatical samples",
+        2,
+        "up",
+        "Share of 500 sentences, z from the prior and words from the model (temperature 1), that "
+        "the grammar of the embedded corpus can produce.",
+        "count",
+    ),
+    Column(
         "true_nll",
         "true NLL",
         1,

@@ -10,6 +10,7 @@ import numpy as np
 
 from mindspore_cvae.common import randomness
 from mindspore_cvae.config.keys import Config
+from mindspore_cvae.data import grammar
 from mindspore_cvae.data.batches import corpus_widths
 from mindspore_cvae.data.corpus import Corpus, Split, true_scores
 from mindspore_cvae.errors import InputError
@@ -19,8 +20,12 @@ from mindspore_cvae.evaluation.fresh_critics import FEWEST, refitted_kl
 from mindspore_cvae.evaluation.importance import ImportanceSampler, ImportanceScores, without_latent
 from mindspore_cvae.evaluation.proposals import FAMILIES
 from mindspore_cvae.evaluation.scoring import Scorer, SentenceScores, gaussian_moments
-from mindspore_cvae.runs.loading import load_run
+from mindspore_cvae.generation.decoding import SentenceDecoder, prior_codes
+from mindspore_cvae.generation.ways import Decoding
+from mindspore_cvae.runs.loading import LoadedRun, load_run
 
+GRAMMATICAL_SAMPLES = 500
+"""Sentences from the prior of which it is read how many are grammatical."""
 INFORMATION_DRAWS = 4
 """Draws of each sentence's q(z|x) for mi_exact."""
 
@@ -219,6 +224,22 @@ def lines_of(split: Split) -> dict[str, float | int]:
     return {**counts, "unk_rate": split.counts.get("unknown", 0) / words if words else 0.0}
 
 
+def grammatical_rate(loaded: LoadedRun, config: Config) -> dict[str, float]:
+    """``grammatical``, the share of samples from the prior that the embedded corpus's grammar can
+    produce, a reading of samples that needs no judge; and its standard error."""
+    way = Decoding("sample", max_words=config.data.max_words)
+    z = prior_codes(GRAMMATICAL_SAMPLES, config.model.latent_size, config.seed)
+    decode = SentenceDecoder(loaded.model.decoder, config.eval.rows)
+    words = loaded.vocabulary.words
+    found = [
+        grammar.log_probability([words[number] for number in text]) > -math.inf
+        for text in decode(z, way, config.seed)
+    ]
+    rate = float(np.mean(found))
+    error = math.sqrt(rate * (1 - rate) / GRAMMATICAL_SAMPLES)
+    return {"grammatical": rate, "grammatical_error": error}
+
+
 def evaluate_run(
     folder: Path,
     config: Config,
@@ -260,6 +281,8 @@ def evaluate_run(
         corpus.train if split == "valid" else corpus.valid,
         config.model if refit_critic else None,
     )
+    if config.data.dir is None:
+        metrics |= grammatical_rate(loaded, config)
     metrics |= {
         **lines_of(chosen),
         "system": config.system,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import numpy_twins as twins
 import pytest
@@ -10,9 +12,18 @@ from scipy.stats import multivariate_normal
 from tiny_evaluator import SEED, evaluator_of, split
 
 from mindspore_cvae.common import randomness
+from mindspore_cvae.config.layers import load
+from mindspore_cvae.data import grammar
 from mindspore_cvae.data.corpus import Split
+from mindspore_cvae.data.vocabulary import SPECIALS, Vocabulary
 from mindspore_cvae.devices import choosing
-from mindspore_cvae.evaluation.metrics import INFORMATION_DRAWS, evaluate, lines_of
+from mindspore_cvae.evaluation import metrics
+from mindspore_cvae.evaluation.metrics import (
+    INFORMATION_DRAWS,
+    evaluate,
+    grammatical_rate,
+    lines_of,
+)
 
 SAMPLES, NOISE = 6, 3
 
@@ -137,3 +148,20 @@ def test_what_became_of_the_lines():
     split = Split("test", "x", sentences, np.arange(2) + 1, counts)
     found = lines_of(split)
     assert found == {"read": 12, "empty": 1, "dropped": 2, "truncated": 3, "unk_rate": 0.5}
+
+
+def test_the_rate_of_grammatical_samples(monkeypatch):
+    """A decoder that makes sentences of the grammar and, every fourth time, their reverse."""
+    sentences = [text.split() for text in grammar.generate(7, {"test": 400})["test"].texts]
+    vocabulary = Vocabulary([*SPECIALS, *sorted({word for words in sentences for word in words})])
+    texts = [words[:: -1 if number % 4 == 0 else 1] for number, words in enumerate(sentences)]
+    monkeypatch.setattr(metrics, "GRAMMATICAL_SAMPLES", 400)
+    monkeypatch.setattr(
+        metrics,
+        "SentenceDecoder",
+        lambda decoder, rows: lambda z, way, seed: [vocabulary.encode(text) for text in texts],
+    )
+    loaded = SimpleNamespace(model=SimpleNamespace(decoder=None), vocabulary=vocabulary)
+    found = grammatical_rate(loaded, load(None))
+    assert found["grammatical"] == pytest.approx(0.75)
+    assert found["grammatical_error"] == pytest.approx(np.sqrt(0.75 * 0.25 / 400))
