@@ -37,7 +37,7 @@ def kl_columns(scores: SentenceScores, slots) -> tuple:
     language model: 0 and none.
     """
     if slots.posterior == "gaussian":
-        mean, log_variance = gaussian_moments(scores.parameters.astype(np.float64))
+        mean, log_variance = gaussian_moments(scores.statistics.astype(np.float64))
         kl = estimators.gaussian_kl(mean, log_variance)
         # Sentences of like length share a batch, as in the released evaluation.
         order = np.argsort(scores.tokens, kind="stable")
@@ -74,7 +74,7 @@ def paper_metrics(scores: SentenceScores, slots) -> dict:
         columns["mi"] = columns["kl"] - columns["kl_z"]
     means = scores.posterior_mean
     if slots.posterior == "gaussian":
-        means, _ = gaussian_moments(scores.parameters)
+        means, _ = gaussian_moments(scores.statistics)
     if slots.posterior != "none":
         columns["au"] = estimators.active_units(means)
     return columns

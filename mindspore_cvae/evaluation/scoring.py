@@ -47,13 +47,13 @@ class Draws(nn.Cell):
         self.model = model
         self.has_critics = has_critics
 
-    def construct(self, tokens: Tensor, h: Tensor, parameters: Tensor, draws, prior) -> tuple:
+    def construct(self, tokens: Tensor, h: Tensor, statistics: Tensor, draws, prior) -> tuple:
         """-log p(x|z) and critic values of every draw.
 
         Args:
             tokens: (B, T + 1).
             h: (B, H).
-            parameters: (B, P).
+            statistics: (B, P).
             draws: (B, S, noise size), or None for a deterministic posterior, whose S is 1.
             prior: (B, S, Z) draws from p(z), or None without critics.
 
@@ -66,7 +66,7 @@ class Draws(nn.Cell):
             samples = draws.shape[1]
             draws = draws.reshape(sentences * samples, -1)
         tokens, h = _repeat(tokens, samples), _repeat(h, samples)
-        z = self.model.posterior.sample(_repeat(parameters, samples), draws)
+        z = self.model.posterior.sample(_repeat(statistics, samples), draws)
         shape = (sentences, samples)
         likelihood = self.model.decoder(tokens, z).reshape(shape)
         codes = z.reshape(sentences, samples, -1)
@@ -117,8 +117,8 @@ class SentenceScores:
     """(N,) mean of -log p(x|z)."""
     hidden: np.ndarray
     """(N, H) the encoder's h."""
-    parameters: np.ndarray
-    """(N, P) parameters of q(z|x)."""
+    statistics: np.ndarray
+    """(N, P) statistics of q(z|x)."""
     posterior_mean: np.ndarray
     """(N, Z) mean of the draws."""
     covariance: np.ndarray
@@ -234,7 +234,7 @@ class Scorer:
         posterior_mean = np.zeros((total, self.latent_size))
         products = np.zeros((total, self.latent_size, self.latent_size))
         kept = np.zeros((total, min(samples, KEPT_DRAWS), self.latent_size))
-        hidden = parameters = np.zeros((0, 0), np.float32)
+        hidden = statistics = np.zeros((0, 0), np.float32)
         bar = progress(f"scoring {split.name}", total, "sentences")
         for batch in batches(split, plan, self.ranks.rank, self.ranks.size):
             self.before_batch()
@@ -242,10 +242,10 @@ class Scorer:
             index = batch.index[real]
             tokens = Tensor(batch.tokens)
             h, q = self.codes(tokens)
-            if not parameters.size:
+            if not statistics.size:
                 hidden = np.zeros((total, h.shape[1]), np.float32)
-                parameters = np.zeros((total, q.shape[1]), np.float32)
-            hidden[index], parameters[index] = h.asnumpy()[real], q.asnumpy()[real]
+                statistics = np.zeros((total, q.shape[1]), np.float32)
+            hidden[index], statistics[index] = h.asnumpy()[real], q.asnumpy()[real]
             own_noise, prior = self._noise(batch.index, samples)
             per_call = self.draws_of_call(batch.tokens.shape[1] - 1, samples)
             for start in range(0, samples, per_call):
@@ -263,37 +263,37 @@ class Scorer:
                 sums[index, : len(values)] += np.stack([value.sum(1) for value in values], 1)
             bar.update(len(index))
         bar.close()
-        if not parameters.size:
+        if not statistics.size:
             # There are fewer batches than processes: only the shapes are of interest.
             h, q = self.codes(Tensor(next(batches(split, plan)).tokens))
-            hidden, parameters = (np.zeros((total, part.shape[1]), np.float32) for part in (h, q))
+            hidden, statistics = (np.zeros((total, part.shape[1]), np.float32) for part in (h, q))
         everyone = self.ranks.total
         sums, kept = everyone(sums), everyone(kept)
         posterior_mean, products = everyone(posterior_mean), everyone(products)
-        hidden, parameters = (everyone(part).astype(np.float32) for part in (hidden, parameters))
+        hidden, statistics = (everyone(part).astype(np.float32) for part in (hidden, statistics))
         means = sums.T / samples
         outer = posterior_mean[:, :, None] * posterior_mean[:, None, :]
         return SentenceScores(
             tokens=split.lengths[:total] + 1,
             reconstruction=means[0],
             hidden=hidden,
-            parameters=parameters,
+            statistics=statistics,
             posterior_mean=posterior_mean,
             covariance=products - outer,
             codes=kept,
             draws=samples,
-            exact=self.exact_posterior(parameters),
+            exact=self.exact_posterior(statistics),
             **(dict(zip(CRITIC_FIELDS, means[1:], strict=True)) if self.has_critics else {}),
         )
 
-    def exact_posterior(self, parameters: np.ndarray) -> GaussianPosterior | None:
+    def exact_posterior(self, statistics: np.ndarray) -> GaussianPosterior | None:
         """q(z|x) where it is exactly Gaussian: the Gaussian rows, and the affine implicit
         posterior.
 
-        parameters (N, P); None where q(z|x) is a point or truly implicit.
+        statistics (N, P); None where q(z|x) is a point or truly implicit.
         """
         gaussian = EXACT_POSTERIORS.get(self.slots.posterior)
-        return None if gaussian is None else gaussian(parameters, self.posterior)
+        return None if gaussian is None else gaussian(statistics, self.posterior)
 
     def _noise(self, index: np.ndarray, samples: int) -> tuple:
         """(B, S, noise size) for q and (B, S, Z) from p(z); fillers get the first sentence's."""
@@ -318,23 +318,23 @@ def _part(values: np.ndarray | None, part: slice, size: int) -> Tensor | None:
     return Tensor(np.ascontiguousarray(values))
 
 
-def gaussian_moments(parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """mean and log-variance (N, Z) each, of the Gaussian posterior's parameters (N, 2 Z)."""
-    mean, log_variance = np.split(parameters, 2, 1)
+def gaussian_moments(statistics: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """mean and log-variance (N, Z) each, of the Gaussian posterior's statistics (N, 2 Z)."""
+    mean, log_variance = np.split(statistics, 2, 1)
     return mean, log_variance
 
 
-def _diagonal(parameters: np.ndarray, posterior: nn.Cell) -> GaussianPosterior:
-    return GaussianPosterior.diagonal(*gaussian_moments(parameters.astype(np.float64)))
+def _diagonal(statistics: np.ndarray, posterior: nn.Cell) -> GaussianPosterior:
+    return GaussianPosterior.diagonal(*gaussian_moments(statistics.astype(np.float64)))
 
 
-def _affine(parameters: np.ndarray, posterior: nn.Cell) -> GaussianPosterior | None:
+def _affine(statistics: np.ndarray, posterior: nn.Cell) -> GaussianPosterior | None:
     """None where there are fewer noise than latent dimensions: then q(z|x) has no density."""
     latent_size, noise_size = posterior.from_noise.weight.shape
     if noise_size < latent_size:
         return None
     return GaussianPosterior.affine(
-        parameters,
+        statistics,
         posterior.from_hidden.weight.asnumpy(),
         posterior.from_hidden.bias.asnumpy(),
         posterior.from_noise.weight.asnumpy(),

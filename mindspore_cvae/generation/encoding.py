@@ -40,8 +40,8 @@ class PosteriorMean(nn.Cell):
         super().__init__(auto_prefix=False)
         self.posterior = model.posterior
 
-    def construct(self, parameters: Tensor) -> Tensor:
-        return self.posterior.mean(parameters)
+    def construct(self, statistics: Tensor) -> Tensor:
+        return self.posterior.mean(statistics)
 
 
 class PosteriorAverage(nn.Cell):
@@ -51,10 +51,10 @@ class PosteriorAverage(nn.Cell):
         super().__init__(auto_prefix=False)
         self.posterior = model.posterior
 
-    def construct(self, parameters: Tensor, draws: Tensor) -> Tensor:
+    def construct(self, statistics: Tensor, draws: Tensor) -> Tensor:
         """Parameters of q(z|x) (N, P), draws (N, S, noise size) -> (N, Z)."""
         sentences, samples, _ = draws.shape
-        repeated = ops.repeat_interleave(parameters, samples, 0)
+        repeated = ops.repeat_interleave(statistics, samples, 0)
         z = self.posterior.sample(repeated, draws.reshape(sentences * samples, -1))
         return z.reshape(sentences, samples, -1).mean(1)
 
@@ -109,15 +109,15 @@ class SentenceEncoder:
         bar = progress("encoding", len(sentences), "sentences")
         for width, index in EpochPlan(lengths, self.widths, self.rows, shuffle=False):
             tokens = make_batch(sentences, width, index, self.rows).tokens
-            _, parameters = self._infer(Tensor(tokens))
+            _, statistics = self._infer(Tensor(tokens))
             if samples is None or not self.noise_size:
-                values = self._mean(parameters)
+                values = self._mean(statistics)
             else:
                 draws = np.zeros((self.rows, samples, self.noise_size), np.float32)
                 for row, number in enumerate(index):
                     source = randomness.generator(seed, "encoding", int(number))
                     draws[row] = randomness.normal(source, samples, self.noise_size)
-                values = self._average(parameters, Tensor(draws))
+                values = self._average(statistics, Tensor(draws))
             means[index] = values.asnumpy()[: len(index)]
             bar.update(len(index))
         bar.close()

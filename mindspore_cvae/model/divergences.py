@@ -1,7 +1,7 @@
 """The slot D(q || p) of the equation: divergences of the posterior from the prior; they own their
 critics.
 
-Every divergence is called as ``divergence(h, parameters, z, prior, weight)`` with V N rows (V
+Every divergence is called as ``divergence(h, statistics, z, prior, weight)`` with V N rows (V
 views of N sentences, first view first) and returns the sum over views of the model's term. Those
 with critics also have ``critic_losses``. Every divergence is made of a row's slots and a
 ``config.Model``.
@@ -21,7 +21,7 @@ class NoDivergence(nn.Cell):
     def __init__(self, slots, sizes):
         super().__init__()
 
-    def construct(self, h, parameters, z, prior, weight):
+    def construct(self, h, statistics, z, prior, weight):
         return ops.zeros((), z.dtype)
 
 
@@ -34,9 +34,9 @@ class GaussianKL(nn.Cell):
         self.views = slots.views
         self.free_bits = slots.free_bits
 
-    def construct(self, h, parameters: Tensor, z, prior, weight: Tensor) -> Tensor:
+    def construct(self, h, statistics: Tensor, z, prior, weight: Tensor) -> Tensor:
         """parameters (V N, 2 Z), weight (N,) -> scalar."""
-        mean, log_variance = ops.chunk(parameters, 2, 1)
+        mean, log_variance = ops.chunk(statistics, 2, 1)
         if self.free_bits > 0:
             kl = objectives.gaussian_kl_of_dimensions(mean, log_variance)
             kl = kl.reshape(self.views, -1, kl.shape[1])
@@ -99,7 +99,7 @@ class Dual(nn.Cell):
             marginal = marginal + difference
         return joint, marginal
 
-    def construct(self, h: Tensor, parameters, z: Tensor, prior: Tensor, weight: Tensor) -> Tensor:
+    def construct(self, h: Tensor, statistics, z: Tensor, prior: Tensor, weight: Tensor) -> Tensor:
         """The model's term of Eq. 4, 7 (adversarial) or Eq. 19 (printed), summed over views.
 
         The adversarial term carries E_p exp f and + 1 too, which have no gradient for the model

@@ -13,7 +13,7 @@ class LatentVariableModel(nn.Cell):
 
     Args:
         encoder: x -> h.
-        posterior: h -> parameters of q(z|x), and (parameters, noise) -> z.
+        posterior: h -> statistics of q(z|x), and (statistics, noise) -> z.
         decoder: (x, z) -> -log p(x|z).
         divergence: D, with its critics.
         contrast: C.
@@ -45,12 +45,12 @@ class LatentVariableModel(nn.Cell):
         self.contrast_weight = slots.contrast_weight
 
     def encode(self, views) -> tuple:
-        """What the encoder and posterior read of a step's noise -> codes: h (V N, H), parameters
+        """What the encoder and posterior read of a step's noise -> codes: h (V N, H), statistics
         of q(z|x), z (V N, Z)."""
         encoder_tokens, encoder_bytes, posterior_noise = views
         h = self.encoder(encoder_tokens, encoder_bytes)
-        parameters = self.posterior(h)
-        return h, parameters, self.posterior.sample(parameters, posterior_noise)
+        statistics = self.posterior(h)
+        return h, statistics, self.posterior.sample(statistics, posterior_noise)
 
     def construct(self, views, batch, beta: Tensor, draws) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """:meth:`objective` of :meth:`encode`, for a divergence without critics."""
@@ -71,14 +71,14 @@ class LatentVariableModel(nn.Cell):
             draws: further negatives of the contrast (M, Z) from p(z), and the random bytes of the
                 decoder's dropouts; None each where there are none.
         """
-        (h, parameters, z), (tokens, weight) = codes, batch
+        (h, statistics, z), (tokens, weight) = codes, batch
         contrast_prior, embedding_bytes, output_bytes = draws
         every_view = ops.tile(self.ranks.own(tokens), (self.views, 1))
         likelihood = self.decoder(every_view, z, embedding_bytes, output_bytes)
         gather = self.ranks.gather
-        likelihood, h, parameters, z = gather(likelihood), gather(h), gather(parameters), gather(z)
+        likelihood, h, statistics, z = gather(likelihood), gather(h), gather(statistics), gather(z)
         reconstruction = objectives.expectation(likelihood.reshape(self.views, -1).sum(0), weight)
-        divergence = self.divergence(h, parameters, z, prior, weight)
+        divergence = self.divergence(h, statistics, z, prior, weight)
         contrast = self.contrast(h, z, contrast_prior, weight)
         weighted = self.contrast_weight * contrast
         loss = objectives.objective(reconstruction, divergence, weighted, beta)

@@ -15,7 +15,7 @@ from mindspore_cvae.model.refinement import Descent
 
 
 class Codes(nn.Cell):
-    """tokens (B, T + 1) -> h (B, H) and the encoder's parameters of q(z|x), without dropout."""
+    """tokens (B, T + 1) -> h (B, H) and the encoder's statistics of q(z|x), without dropout."""
 
     def __init__(self, model: LatentVariableModel):
         # Without prefixes: the model's parameters keep their names, as checkpoints have them.
@@ -49,12 +49,12 @@ class Inference:
         ]
 
     def __call__(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens (B, T + 1) -> h (B, H) and the parameters of q(z|x)."""
-        h, parameters = self.codes(tokens)
-        velocity, beta = ops.zeros_like(parameters), Tensor(1.0, ms.float32)
+        """tokens (B, T + 1) -> h (B, H) and the statistics of q(z|x)."""
+        h, statistics = self.codes(tokens)
+        velocity, beta = ops.zeros_like(statistics), Tensor(1.0, ms.float32)
         for draw in self.draws:
             rows = Tensor(np.tile(draw, (len(tokens), 1)))
-            parameters, velocity = self.descend(
-                parameters, velocity, rows, tokens, beta, None, None
+            statistics, velocity = self.descend(
+                statistics, velocity, rows, tokens, beta, None, None
             )
-        return h, parameters
+        return h, statistics

@@ -1,8 +1,8 @@
 """The slot q(z|x): families of posteriors. They never draw noise; it comes in as an argument.
 
-Every family has two methods: ``construct(h)`` gives the parameters of q(z|x) (Gaussian: mean and
-log-variance side by side; implicit: h itself), and ``sample(parameters, noise)`` gives z. Where
-E_q(z|x) z has a closed form, a third one, ``mean(parameters)``, gives it. Every family is made of a
+Every family has two methods: ``construct(h)`` gives the statistics of q(z|x) (Gaussian: mean and
+log-variance side by side; implicit: h itself), and ``sample(statistics, noise)`` gives z. Where
+E_q(z|x) z has a closed form, a third one, ``mean(statistics)``, gives it. Every family is made of a
 ``config.Model``, of which it reads the sizes that it needs.
 """
 
@@ -26,13 +26,13 @@ class Deterministic(nn.Cell):
         """(N, H) -> (N, Z)."""
         return self.latent(h)
 
-    def sample(self, parameters: Tensor, noise) -> Tensor:
+    def sample(self, statistics: Tensor, noise) -> Tensor:
         """(N, Z), unused noise -> (N, Z)."""
-        return parameters
+        return statistics
 
-    def mean(self, parameters: Tensor) -> Tensor:
+    def mean(self, statistics: Tensor) -> Tensor:
         """(N, Z) -> (N, Z)."""
-        return parameters
+        return statistics
 
 
 class Gaussian(nn.Cell):
@@ -47,14 +47,14 @@ class Gaussian(nn.Cell):
         """(N, H) -> (N, 2 Z): mean, then log-variance."""
         return self.mean_and_log_variance(h)
 
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, statistics: Tensor, noise: Tensor) -> Tensor:
         """z = mean + e^{log_variance / 2} eps. (N, 2 Z), (N, Z) -> (N, Z)."""
-        mean, log_variance = ops.chunk(parameters, 2, 1)
+        mean, log_variance = ops.chunk(statistics, 2, 1)
         return mean + ops.exp(0.5 * log_variance) * noise
 
-    def mean(self, parameters: Tensor) -> Tensor:
+    def mean(self, statistics: Tensor) -> Tensor:
         """(N, 2 Z) -> (N, Z)."""
-        return ops.chunk(parameters, 2, 1)[0]
+        return ops.chunk(statistics, 2, 1)[0]
 
 
 class Affine(nn.Cell):
@@ -74,13 +74,13 @@ class Affine(nn.Cell):
         """(N, H) -> (N, H): the samples themselves are all that represents q(z|x)."""
         return h
 
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, statistics: Tensor, noise: Tensor) -> Tensor:
         """(N, H), (N, noise size) -> (N, Z)."""
-        return self.from_hidden(parameters) + self.from_noise(noise)
+        return self.from_hidden(statistics) + self.from_noise(noise)
 
-    def mean(self, parameters: Tensor) -> Tensor:
+    def mean(self, statistics: Tensor) -> Tensor:
         """W_h h + b, since the noise has mean 0. (N, H) -> (N, Z)."""
-        return self.from_hidden(parameters)
+        return self.from_hidden(statistics)
 
 
 class MultilayerPerceptron(nn.Cell):
@@ -100,9 +100,9 @@ class MultilayerPerceptron(nn.Cell):
         """(N, H) -> (N, H): the samples themselves are all that represents q(z|x)."""
         return h
 
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, statistics: Tensor, noise: Tensor) -> Tensor:
         """(N, H), (N, noise size) -> (N, Z)."""
-        return self.layers(ops.concat((parameters, noise), 1))
+        return self.layers(ops.concat((statistics, noise), 1))
 
 
 class NoLatent(nn.Cell):
@@ -118,9 +118,9 @@ class NoLatent(nn.Cell):
         """(N, H) -> (N, Z)."""
         return ops.zeros((h.shape[0], self.latent_size), h.dtype)
 
-    def sample(self, parameters: Tensor, noise) -> Tensor:
+    def sample(self, statistics: Tensor, noise) -> Tensor:
         """(N, Z), unused noise -> (N, Z)."""
-        return parameters
+        return statistics
 
 
 POSTERIORS = {

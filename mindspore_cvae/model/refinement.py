@@ -85,13 +85,13 @@ class NegativeElbo(nn.Cell):
         self.decoder = model.decoder
 
     def construct(
-        self, parameters: Tensor, noise: Tensor, tokens: Tensor, beta, embedding_bytes, output_bytes
+        self, statistics: Tensor, noise: Tensor, tokens: Tensor, beta, embedding_bytes, output_bytes
     ) -> Tensor:
         """parameters (N, 2 Z), noise (N, Z), tokens (N, T + 1), bytes of the decoder's dropout or
         None -> (N,)."""
-        z = self.posterior.sample(parameters, noise)
+        z = self.posterior.sample(statistics, noise)
         nll = self.decoder(tokens, z, embedding_bytes, output_bytes)
-        mean, log_variance = ops.chunk(parameters, 2, 1)
+        mean, log_variance = ops.chunk(statistics, 2, 1)
         return (nll + beta * objectives.gaussian_kl(mean, log_variance)) / SENTENCES
 
 
@@ -103,13 +103,13 @@ class Descent(nn.Cell):
         self.negative_elbo = NegativeElbo(model)
         self.gradient = ops.grad(self.total, 0)
 
-    def total(self, parameters, *others):
+    def total(self, statistics, *others):
         """The sum over rows, whose gradient is that of every row's own f."""
-        return self.negative_elbo(parameters, *others).sum()
+        return self.negative_elbo(statistics, *others).sum()
 
     def construct(
         self,
-        parameters: Tensor,
+        statistics: Tensor,
         velocity: Tensor,
         noise: Tensor,
         tokens: Tensor,
@@ -118,9 +118,9 @@ class Descent(nn.Cell):
         output_bytes,
     ) -> tuple[Tensor, Tensor]:
         """Arguments as :class:`NegativeElbo` has them, and velocity (N, 2 Z)."""
-        gradient = self.gradient(parameters, noise, tokens, beta, embedding_bytes, output_bytes)
+        gradient = self.gradient(statistics, noise, tokens, beta, embedding_bytes, output_bytes)
         velocity = MOMENTUM * velocity - clip_rows(gradient, CLIP_NORM)
-        return parameters + LEARNING_RATE * velocity, velocity
+        return statistics + LEARNING_RATE * velocity, velocity
 
 
 class ReversedDescent(nn.Cell):
@@ -145,7 +145,7 @@ class ReversedDescent(nn.Cell):
 
     def construct(
         self,
-        parameters: Tensor,
+        statistics: Tensor,
         noise: Tensor,
         tokens: Tensor,
         beta: Tensor,
@@ -156,18 +156,18 @@ class ReversedDescent(nn.Cell):
         """From dL/dlambda_{k+1}, what came back of dL/dv and dL/dtheta so far, to those of step k.
 
         Args:
-            parameters: (N, 2 Z), lambda_k.
+            statistics: (N, 2 Z), lambda_k.
             noise, tokens, beta, embedding_bytes, output_bytes: of the step, see
                 :class:`NegativeElbo`.
-            gradients: at the parameters of q(z|x) and at the velocity (N, 2 Z) each, then one at
+            gradients: at the statistics of q(z|x) and at the velocity (N, 2 Z) each, then one at
                 each parameter of the decoder.
 
         Returns:
             The same of step k.
         """
-        at_parameters, at_velocity, at_decoder = gradients[0], gradients[1], gradients[2:]
-        at_velocity = clip_rows(at_velocity + LEARNING_RATE * at_parameters, CLIP_NORM)
-        points, coefficients = difference_points(parameters, at_velocity)
+        at_statistics, at_velocity, at_decoder = gradients[0], gradients[1], gradients[2:]
+        at_velocity = clip_rows(at_velocity + LEARNING_RATE * at_statistics, CLIP_NORM)
+        points, coefficients = difference_points(statistics, at_velocity)
         at_points, products = self.gradient(
             points,
             coefficients,
@@ -178,9 +178,9 @@ class ReversedDescent(nn.Cell):
             twice(output_bytes),
         )
         above, below = ops.chunk(at_points, 2)
-        at_parameters = at_parameters - clip_rows(above + below, CLIP_NORM)
+        at_statistics = at_statistics - clip_rows(above + below, CLIP_NORM)
         products = self.clip(self.ranks.add(products), CLIP_NORM)
-        result: tuple = (at_parameters, MOMENTUM * at_velocity)
+        result: tuple = (at_statistics, MOMENTUM * at_velocity)
         for number in range(len(at_decoder)):
             result += (at_decoder[number] - products[number],)
         return result

@@ -98,7 +98,7 @@ class CategoryDual(nn.Cell):
         losses = self.posterior_term(posterior, weight) + self.prior_term(prior_values, weight)
         return losses.sum(), ops.zeros((), losses.dtype)
 
-    def construct(self, h: Tensor, parameters, z: Tensor, prior, weight: Tensor) -> Tensor:
+    def construct(self, h: Tensor, statistics, z: Tensor, prior, weight: Tensor) -> Tensor:
         """E_q f, summed over views: all of the dual that moves the model (Eq. 4)."""
         values = self.critic(ops.concat((z, h), 1)).reshape(self.views, -1)
         return -objectives.dual_posterior(values, weight).sum()

@@ -57,12 +57,12 @@ class CriticThenModel(JointStep):
         joint, marginal = self.network.divergence.critic_losses(h, z, prior, weight)
         return self.scaling.scaled(joint + marginal), joint, marginal
 
-    def codes_forward(self, h, parameters, z, *batch):
+    def codes_forward(self, h, statistics, z, *batch):
         """The model's terms given the codes, and before them what the gradient is taken of.
 
         PyNative mode takes no gradient at a tuple, so the codes come one by one.
         """
-        terms = self.network.objective((h, parameters, z), *batch)
+        terms = self.network.objective((h, statistics, z), *batch)
         return (self.scaling.scaled(terms[0]), *terms)
 
     def construct(self, tokens: Tensor, weight: Tensor, beta: Tensor, *noise) -> Tensor:

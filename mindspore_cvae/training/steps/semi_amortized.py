@@ -16,7 +16,7 @@ from mindspore_cvae.training.steps.updates import (
 
 class EncoderPass(nn.Cell):
     """Encoder inputs (V N, T + 1), bytes of its dropout or None, targets of all processes ->
-    h (V N, H), parameters of q(z|x) (V N, P), own targets of every view (V N, T + 1)."""
+    h (V N, H), statistics of q(z|x) (V N, P), own targets of every view (V N, T + 1)."""
 
     def __init__(self, model: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -29,7 +29,7 @@ class EncoderPass(nn.Cell):
 
 
 class CodesGradients(nn.Cell):
-    """The terms of a batch, given h and the parameters of q(z|x), and the gradients of its loss
+    """The terms of a batch, given h and the statistics of q(z|x), and the gradients of its loss
     with respect to both and to the decoder.
 
     Args:
@@ -42,33 +42,33 @@ class CodesGradients(nn.Cell):
         self.model = model
         self.value_and_grad = ops.value_and_grad(self.forward, (0, 1), weights, has_aux=True)
 
-    def forward(self, h, parameters, noise, *batch):
+    def forward(self, h, statistics, noise, *batch):
         """The model's objective of z drawn from q(z|x)."""
-        z = self.model.posterior.sample(parameters, noise)
-        return self.model.objective((h, parameters, z), *batch)
+        z = self.model.posterior.sample(statistics, noise)
+        return self.model.objective((h, statistics, z), *batch)
 
     def construct(
         self,
         h: Tensor,
-        parameters: Tensor,
+        statistics: Tensor,
         noise: Tensor,
         tokens: Tensor,
         weight: Tensor,
         beta: Tensor,
         *draws,
     ) -> tuple:
-        """-> (:data:`STEP_TERMS`, at h, at the parameters of q(z|x), at each of the decoder's)."""
+        """-> (:data:`STEP_TERMS`, at h, at the statistics of q(z|x), at each of the decoder's)."""
         (loss, reconstruction, divergence, contrast), gradients = self.value_and_grad(
-            h, parameters, noise, (tokens, weight), beta, None, draws
+            h, statistics, noise, (tokens, weight), beta, None, draws
         )
         none = ops.zeros_like(loss)
         terms = ops.stack((loss, reconstruction, divergence, contrast, none, none))
-        (at_h, at_parameters), at_decoder = gradients
-        return (terms, at_h, at_parameters, *self.model.ranks.add(at_decoder))
+        (at_h, at_statistics), at_decoder = gradients
+        return (terms, at_h, at_statistics, *self.model.ranks.add(at_decoder))
 
 
 class EncoderUpdate(nn.Cell):
-    """Pulls gradients at h and at the parameters of q(z|x) back through the encoder, and updates
+    """Pulls gradients at h and at the statistics of q(z|x) back through the encoder, and updates
     encoder and decoder.
 
     Args:
@@ -90,7 +90,7 @@ class EncoderUpdate(nn.Cell):
         self.encoder_weights = ParameterTuple(optimizer.parameters[:-decoder_parameters])
 
     def encode(self, tokens, noise):
-        """h and the parameters of q(z|x); None may stand in a tuple, not as an argument of vjp."""
+        """h and the statistics of q(z|x); None may stand in a tuple, not as an argument of vjp."""
         (encoder_bytes,) = noise
         h = self.model.encoder(tokens, encoder_bytes)
         return h, self.model.posterior(h)
@@ -100,13 +100,13 @@ class EncoderUpdate(nn.Cell):
         encoder_tokens: Tensor,
         encoder_bytes,
         at_h: Tensor,
-        at_parameters: Tensor,
+        at_statistics: Tensor,
         *at_decoder,
     ):
         _codes, pull_back = ops.vjp(
             self.encode, encoder_tokens, (encoder_bytes,), weights=self.encoder_weights
         )
-        at_encoder = self.model.ranks.add(pull_back((at_h, at_parameters))[-1])
+        at_encoder = self.model.ranks.add(pull_back((at_h, at_statistics))[-1])
         gradients = at_encoder + at_decoder
         return self.optimizer(clip_groups(gradients, self.groups, self.clip_norm))
 
@@ -147,21 +147,21 @@ class SemiAmortizedStep(TrainingStep, nn.Cell):
         return terms
 
     def gradients(self, tokens: Tensor, weight: Tensor, beta: Tensor, *noise) -> list[Tensor]:
-        """:data:`STEP_TERMS`, then the gradients at h, at the encoder's parameters of q(z|x), and
+        """:data:`STEP_TERMS`, then the gradients at h, at the encoder's statistics of q(z|x), and
         at each of the decoder's parameters; the posterior's noise is (S + 1, V N, Z)."""
         (encoder_tokens, encoder_bytes, posterior), _prior, draws = by_reader(noise)
-        h, parameters, every_view = self.encode(encoder_tokens, encoder_bytes, tokens)
+        h, statistics, every_view = self.encode(encoder_tokens, encoder_bytes, tokens)
         shared = (every_view, beta, *draws[1:])
         *steps, last = (posterior[number] for number in range(len(posterior)))
-        velocity, visited = ops.zeros_like(parameters), []
+        velocity, visited = ops.zeros_like(statistics), []
         for draw in steps:
-            visited.append((parameters, draw))
-            parameters, velocity = self.descend(parameters, velocity, draw, *shared)
-        terms, at_h, at_parameters, *at_decoder = self.at_end(
-            h, parameters, last, tokens, weight, beta, *draws
+            visited.append((statistics, draw))
+            statistics, velocity = self.descend(statistics, velocity, draw, *shared)
+        terms, at_h, at_statistics, *at_decoder = self.at_end(
+            h, statistics, last, tokens, weight, beta, *draws
         )
-        gradients = (at_parameters, ops.zeros_like(parameters), *at_decoder)
-        for parameters, draw in reversed(visited):
-            gradients = self.return_through(parameters, draw, *shared, *gradients)
-        at_parameters, _at_velocity, *at_decoder = gradients
-        return [terms, at_h, at_parameters, *at_decoder]
+        gradients = (at_statistics, ops.zeros_like(statistics), *at_decoder)
+        for statistics, draw in reversed(visited):
+            gradients = self.return_through(statistics, draw, *shared, *gradients)
+        at_statistics, _at_velocity, *at_decoder = gradients
+        return [terms, at_h, at_statistics, *at_decoder]
