@@ -112,20 +112,18 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     print(metrics_table(metrics), flush=True)
     path = arguments.output
     if path is None:
+        before = runs_folder.read_metrics(folder, runs_folder.metrics_name(arguments.split))
+        is_added = runs_folder.is_of_the_same_evaluation(before, metrics)
+        columns = {name: column.tolist() for name, column in values.items()}
+        runs_folder.write_sentences(folder, arguments.split, columns, is_added)
         path = runs_folder.write_metrics(folder, arguments.split, metrics)
     else:
         write_output(path, runs_folder.json_text(metrics))
     if arguments.per_sentence is not None:
-        write_output(arguments.per_sentence, _tab_separated(values))
+        columns = {name: column.tolist() for name, column in values.items()}
+        write_output(arguments.per_sentence, runs_folder.tab_separated(columns))
     print(f"written to {path}")
     return 0
-
-
-def _tab_separated(values: dict) -> str:
-    """Columns as tab-separated text, one row a sentence, with their names in the first row."""
-    rows = zip(*(column.tolist() for column in values.values()), strict=True)
-    lines = ["\t".join(values), *("\t".join(map(str, row)) for row in rows)]
-    return "\n".join(lines) + "\n"
 
 
 def metrics_table(metrics: dict) -> str:

@@ -21,6 +21,7 @@ COMMANDS = {
         "eval": ("evaluate:eval_main", "the metrics of a run"),
         "ngram": ("ngram:main", "forward and reverse perplexity by KenLM"),
         "report": ("report:main", "a run on one page, report.html"),
+        "compare": ("compare:main", "several runs side by side on one page"),
     },
     "Use a trained model": {
         "generate": ("generate:generate_main", "sample, reconstruct, interpolate, encode, nearest"),

@@ -1,1 +1,1 @@
-"""A run on one page: sections, page, charts, specimens."""
+"""A run on one page: sections, page, charts, specimens; and of several: comparison."""

@@ -121,6 +121,66 @@ def line_chart(
     return element("figure", caption, legend(names) if len(lines) > 1 else None, picture)
 
 
+def plane(
+    title: str, points: Sequence[tuple[str, float, float]], across: str, down: str
+) -> Markup | None:
+    """Named points over two axes of their own.
+
+    Args:
+        title: what is shown.
+        points: (name, x, y); those that are no numbers are left out.
+        across, down: what the axes are.
+
+    Returns:
+        A figure; None where there is no point.
+    """
+    points = [point for point in points if _is_number(point[1]) and _is_number(point[2])]
+    if not points:
+        return None
+    left, right = _widened(min(p[1] for p in points), max(p[1] for p in points))
+    low, high = _widened(min(p[2] for p in points), max(p[2] for p in points))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (
+            LEFT + (x - left) / (right - left) * (WIDTH - LEFT - RIGHT),
+            TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM),
+        )
+
+    parts = []
+    for tick in ticks(low, high, 4):
+        height = place(left, tick)[1]
+        at = f"{height:.1f}"
+        parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="grid"))
+        parts.append(
+            element("text", short(tick), x=LEFT - 6, y=f"{height + 4:.1f}", text_anchor="end")
+        )
+    for tick in ticks(left, right, 5):
+        where = f"{place(tick, low)[0]:.1f}"
+        parts.append(element("text", short(tick), x=where, y=HEIGHT - 5, text_anchor="middle"))
+    for number, (name, x, y) in enumerate(points):
+        centre = place(x, y)
+        circle = element(
+            "circle",
+            element("title", f"{name}: {x:.4g}, {y:.4g}"),
+            cx=f"{centre[0]:.1f}",
+            cy=f"{centre[1]:.1f}",
+            r=5,
+            class_="point",
+        )
+        parts.append(element("g", circle, class_=f"c{number % COLOURS}"))
+    picture = element(
+        "svg",
+        *parts,
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+        aria_label=f"{title}: {', '.join(name for name, _, _ in points)}",
+    )
+    note = f"across: {across}; up: {down}"
+    caption = element("figcaption", element("b", title), element("span", note))
+    names = [(f"c{number % COLOURS}", "dot", point[0]) for number, point in enumerate(points)]
+    return element("figure", caption, legend(names), picture)
+
+
 def _drawn(line: Line, across, down, chosen: float | None, marks: bool) -> list[Markup]:
     """The parts of one curve."""
     parts = []

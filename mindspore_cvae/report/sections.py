@@ -215,7 +215,7 @@ def _facts(folder: Path, log: Sequence[Mapping], config: Config) -> dict[str, An
     keys += [key for key in ("neg_elbo_valid", "iw_ppl", "true_ppl") if key in metrics]
     numbers = []
     for column in chosen(*keys):
-        value = _shown(metrics.get(column.key))
+        value = shown(metrics.get(column.key))
         if value is not None:
             note = column.standing_of(config.slots)
             if column.key == "au":
@@ -224,7 +224,7 @@ def _facts(folder: Path, log: Sequence[Mapping], config: Config) -> dict[str, An
     return {"numbers": numbers, "source": source}
 
 
-def _shown(value: object) -> str | None:
+def shown(value: object) -> str | None:
     """A metric as the page prints it; None for what is no number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
@@ -259,7 +259,7 @@ def _metric_table(metrics: Mapping, slots: System) -> dict[str, Any]:
     for title, columns in (("The paper's estimators", PAPER), ("Valid columns", VALID)):
         rows = []
         for column in columns:
-            value = _shown(metrics.get(column.key))
+            value = shown(metrics.get(column.key))
             if value is not None:
                 standing = column.standing_of(slots)
                 style = "good" if standing in SOUND else "warn" if standing in UNSOUND else ""
@@ -268,8 +268,8 @@ def _metric_table(metrics: Mapping, slots: System) -> dict[str, Any]:
                 rows.append({**row, "standing": standing, "style": style})
         if rows:
             groups.append({"title": title, "rows": rows})
-    facts = [f"{_shown(metrics.get(key))} {key}" for key in ("sentences", "tokens", "draws")]
-    note = f"{', '.join(facts)} a sentence; checkpoint of step {_shown(metrics.get('step'))}."
+    facts = [f"{shown(metrics.get(key))} {key}" for key in ("sentences", "tokens", "draws")]
+    note = f"{', '.join(facts)} a sentence; checkpoint of step {shown(metrics.get('step'))}."
     if "data_dir" in metrics:
         note += f" Text: {shortened(str(metrics['data_dir'] or 'the embedded corpus'))}."
     return {"note": note, "groups": groups}
@@ -281,7 +281,7 @@ def _ngram(protocols: Mapping) -> list[tuple[str, ...]]:
     for name, result in protocols.items():
         if isinstance(result, dict):
             numbers = [
-                _shown(result.get(key)) or "\N{EN DASH}"
+                shown(result.get(key)) or "\N{EN DASH}"
                 for key in ("forward_ppl", "reverse_ppl_test", "reverse_ppl_train")
             ]
             rows.append((name, *numbers))

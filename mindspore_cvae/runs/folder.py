@@ -17,11 +17,12 @@ written outside of it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mindspore_cvae.common.files import (
@@ -57,6 +58,11 @@ SPLITS = ("train", "valid", "test")
 """Splits of which a run may have metrics."""
 
 
+def sentences_name(split: str) -> str:
+    """The file of every sentence's values of a split."""
+    return f"sentences-{split}.tsv"
+
+
 def metrics_name(split: str) -> str:
     """Name of the file with a split's metrics."""
     return f"metrics-{split}.json"
@@ -80,7 +86,7 @@ def is_own(folder: Path, path: Path) -> bool:
     if rest:
         return first in (CHECKPOINTS, EXPORT, PROFILE)
     own = (CONFIG, VOCABULARY, LOG, LOCK, NGRAM, REPORT, CHECKPOINTS, EXPORT, PROFILE)
-    return first in (*own, *map(metrics_name, SPLITS))
+    return first in (*own, *map(metrics_name, SPLITS), *map(sentences_name, SPLITS))
 
 
 def check(folder: str | os.PathLike, resume: bool = False, overwrite: bool = False) -> None:
@@ -185,6 +191,11 @@ EVALUATED = (
 evaluations share."""
 
 
+def is_of_the_same_evaluation(before: Mapping, metrics: Mapping) -> bool:
+    """Whether metrics that are there are of the same checkpoint, text and settings as others."""
+    return "step" in before and all(before.get(key) == metrics.get(key) for key in EVALUATED)
+
+
 def write_metrics(folder: str | os.PathLike, split: str, metrics: Mapping[str, object]) -> Path:
     """Write ``metrics-<split>.json`` atomically; numbers that are not finite become null.
 
@@ -196,7 +207,7 @@ def write_metrics(folder: str | os.PathLike, split: str, metrics: Mapping[str, o
     """
     path = Path(folder) / metrics_name(split)
     before = read_metrics(folder, path.name)
-    if "step" in before and all(before.get(key) == metrics.get(key) for key in EVALUATED):
+    if is_of_the_same_evaluation(before, metrics):
         metrics = {**before, **metrics}
     elif lost := sorted(before.keys() - metrics.keys()):
         warn_user(
@@ -205,6 +216,56 @@ def write_metrics(folder: str | os.PathLike, split: str, metrics: Mapping[str, o
         )
     write_json(path, metrics)
     return path
+
+
+def write_sentences(
+    folder: str | os.PathLike, split: str, columns: Mapping[str, Sequence], is_added: bool
+) -> Path:
+    """Write the values of every sentence beside the metrics, ``RUN/sentences-<split>.tsv``.
+
+    Args:
+        folder: the run.
+        split: which the sentences are of.
+        columns: values by name, one a sentence.
+        is_added: whether columns of the file that is there stay, being of the same evaluation.
+
+    Returns:
+        The file's path.
+    """
+    path = Path(folder) / sentences_name(split)
+    before = read_sentences(path) if is_added else {}
+    count = len(next(iter(columns.values()), ()))
+    kept = {name: values for name, values in before.items() if len(values) <= count}
+    write_atomically(path, tab_separated({**kept, **columns}))
+    return path
+
+
+def tab_separated(columns: Mapping[str, Sequence]) -> str:
+    """Columns as tab-separated text, one row a sentence, with their names in the first row.
+
+    A column of fewer sentences ends in empty cells.
+    """
+    rows = itertools.zip_longest(*columns.values(), fillvalue="")
+    lines = ["\t".join(columns), *("\t".join(map(str, row)) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def read_sentences(path: str | os.PathLike) -> dict[str, list[str]]:
+    """Columns of a file of :func:`write_sentences`, as texts without empty ones at their end; none
+    where it is missing or no such file."""
+    try:
+        lines = read_regular(Path(path)).decode().splitlines()
+    except (OSError, ValueError):
+        return {}
+    names, rows = (lines or [""])[0].split("\t"), [line.split("\t") for line in lines[1:]]
+    if any(len(row) != len(names) for row in rows):
+        return {}
+    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=False))
+    return {name: values[: _filled(values)] for name, values in columns.items()}
+
+
+def _filled(values: Sequence[str]) -> int:
+    return next((number for number, value in enumerate(values) if not value), len(values))
 
 
 def write_json(path: Path, document: Mapping[str, object]) -> None:

@@ -190,6 +190,7 @@ TESTED_IN = {
     "audit.traces": "audit/test_verdicts.py",
     "commands.audit": "audit/test_verdicts.py",
     "commands.columns": "evaluation/test_columns.py",
+    "commands.compare": "report/test_comparison.py",
     "commands.config": "commands/test_program.py",
     "commands.convert": "export/test_state_dicts.py",
     "commands.data": "data/test_corpus.py",
