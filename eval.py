@@ -2,7 +2,7 @@
 
 import sys
 
-from mindspore_cvae.commands.evaluate import eval_main
+from mindspore_cvae.commands.program import main
 
 if __name__ == "__main__":
-    sys.exit(eval_main())
+    sys.exit(main(command="eval"))

@@ -2,7 +2,7 @@
 
 import sys
 
-from mindspore_cvae.commands.export import export_main
+from mindspore_cvae.commands.program import main
 
 if __name__ == "__main__":
-    sys.exit(export_main())
+    sys.exit(main(command="export"))

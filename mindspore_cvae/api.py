@@ -9,11 +9,14 @@ mindspore is imported when a run is loaded, not with this module.
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -63,6 +66,32 @@ def interpolation_weights(steps: int) -> np.ndarray:
     return np.linspace(1.0, 0.0, steps)
 
 
+_ALONE = threading.RLock()
+"""Of all models of a process: MindSpore's graphs end it if two threads call them at once."""
+_PROCESS: list[int] = []
+"""The process that first loaded a model: in one forked from it MindSpore hangs."""
+
+
+def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that one thread runs at a time, and a forked process refuses."""
+
+    @functools.wraps(method)
+    def call(*arguments: Any, **options: Any) -> Any:
+        _refuse_forked()
+        with _ALONE:
+            return method(*arguments, **options)
+
+    return call
+
+
+def _refuse_forked() -> None:
+    if _PROCESS and _PROCESS[0] != os.getpid():
+        raise InputError(
+            "this process was forked from one that uses MindSpore, which hangs in it: start it by "
+            'multiprocessing.get_context("spawn"), and load the model there'
+        )
+
+
 class ContrastiveVAE:
     """A trained model with its vocabulary. :meth:`load` makes one.
 
@@ -73,6 +102,9 @@ class ContrastiveVAE:
     Wherever sentences come out, ``options`` are those of :class:`generation.ways.Decoding`:
     ``temperature`` (1), ``top_k`` and ``top_p`` (None), ``beam_size`` (5), ``no_unk`` (False), and
     ``max_words`` (the run's ``data.max_words``). Equal arguments give equal sentences.
+
+    Threads may share a model: they take turns. A process that was forked after a model was loaded
+    is refused (MindSpore hangs there); one that was spawned is not.
 
     Attributes:
         config: the run's configuration.
@@ -123,6 +155,7 @@ class ContrastiveVAE:
             InputError: The folder is no run, or its files are damaged or do not fit each other.
             DeviceError: The device is not there.
         """
+        _refuse_forked()
         if config is None:
             config = folder.read_config(run, device_target=device_target, device_id=device_id)
         if "mindspore" not in sys.modules:
@@ -130,8 +163,11 @@ class ContrastiveVAE:
         choosing.choose(config.device_target, config.device_id)
         from mindspore_cvae.runs.loading import load_run
 
-        return cls(load_run(run, checkpoint, config))
+        _PROCESS[:] = [os.getpid()]
+        with _ALONE:
+            return cls(load_run(run, checkpoint, config))
 
+    @_guarded
     def encode(
         self, sentences: Sequence[str], samples: int | None = None, seed: int = 0
     ) -> np.ndarray:
@@ -148,6 +184,7 @@ class ContrastiveVAE:
         """
         return self._encode(self._number(sentences), samples, seed)
 
+    @_guarded
     def decode(
         self, z: np.ndarray, decoding: str = "greedy", *, seed: int = 0, **options
     ) -> list[str]:
@@ -171,6 +208,7 @@ class ContrastiveVAE:
         texts = self._decoder(z, Decoding(method=decoding, **options), seed)
         return [self.vocabulary.decode(text) for text in texts]
 
+    @_guarded
     def sample(self, n: int, decoding: str = "sample", *, seed: int = 0, **options) -> list[str]:
         """Sentences from the prior: z ~ N(0, I), then words.
 
@@ -188,6 +226,7 @@ class ContrastiveVAE:
         z = prior_codes(n, self.latent_size, seed)
         return self.decode(z, decoding, seed=seed, **options)
 
+    @_guarded
     def reconstruct(
         self, sentences: Sequence[str], decoding: str = "greedy", *, seed: int = 0, **options
     ) -> list[str]:
@@ -202,6 +241,7 @@ class ContrastiveVAE:
         """
         return self.decode(self.encode(sentences), decoding, seed=seed, **options)
 
+    @_guarded
     def interpolate(
         self,
         a: str,
@@ -229,6 +269,7 @@ class ContrastiveVAE:
         z_a, z_b = self.encode([a, b], self.config.eval.samples, seed)
         return self.decode(weights * z_a + (1 - weights) * z_b, decoding, seed=seed, **options)
 
+    @_guarded
     def nearest(self, sentences: Sequence[str], k: int = 5) -> list[list[Neighbour]]:
         """The training sentences whose posterior means are closest.
 
@@ -249,6 +290,7 @@ class ContrastiveVAE:
             self._training = _Codes(split, self._encode(split.sentences))
         return [self._training.nearest(point, k, self.vocabulary) for point in z]
 
+    @_guarded
     def score(self, sentences: Sequence[str], samples: int | None = None) -> Scores:
         """How well the model describes each sentence, by the estimators of the paper's tables.
 
@@ -300,6 +342,7 @@ class _Codes(NamedTuple):
     split: Split
     z: np.ndarray
 
+    @_guarded
     def nearest(self, point: np.ndarray, k: int, vocabulary) -> list[Neighbour]:
         distances = np.sqrt(((self.z.astype(np.float64) - point) ** 2).sum(1))
         found: dict[str, Neighbour] = {}

@@ -5,9 +5,13 @@ Exit codes: 0 done, 2 bad input or configuration, 130 interrupted at the keyboar
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import os
+import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +50,22 @@ class CommandParser(argparse.ArgumentParser):
         raise InputError(f"{message} ({self.prog} --help lists the options)")
 
 
+def keep_interrupts() -> None:
+    """Brings SIGINT to Python's handler, whatever mindspore makes of it.
+
+    Every call of a compiled graph replaces the process's handler by one that sends SIGTERM. So the
+    signal is blocked here, and in all threads that this one starts, but for one that waits for it.
+    Call it before numpy is imported, which starts threads.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    def forward() -> None:
+        while True:
+            _thread.interrupt_main(signal.Signals(signal.sigwait({signal.SIGINT})))
+
+    threading.Thread(target=forward, daemon=True).start()
+
+
 def warn_user(message: str) -> None:
     """Print one line ``warning: ...`` on stderr."""
     print(f"warning: {_one_line(message)}", file=sys.stderr)
@@ -53,6 +73,21 @@ def warn_user(message: str) -> None:
 
 def _one_line(message: str) -> str:
     return "; ".join(line.strip() for line in message.splitlines() if line.strip())
+
+
+OUT_OF_MEMORY = (
+    "out of memory (a smaller data.batch_size, eval.rows or eval.tokens needs less, and so do "
+    "shorter sentences: data.max_words)"
+)
+"""What is said where memory ends."""
+_MEMORY = re.compile(r"out of memory|bad_alloc|(alloc\w* .*memory|memory .*alloc)", re.IGNORECASE)
+
+
+def _refuse_deleted_directory() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputError("the working directory was deleted: change to another one") from None
 
 
 def run_command(main: Callable[[], object]) -> int:
@@ -68,7 +103,11 @@ def run_command(main: Callable[[], object]) -> int:
         The exit code: ``main``'s own or 0; 2 for :class:`InputError`; 130 for an interrupt; else 1.
         A ``SystemExit`` (argparse's ``--help``, the end of a signal handler) keeps its own code.
     """
+    # Streams that the caller closed are None: what is told has nowhere to go, and work goes on.
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     try:
+        _refuse_deleted_directory()
         result = main()
         # A closed pipe shows itself only when buffered text is written.
         sys.stdout.flush()
@@ -85,12 +124,16 @@ def run_command(main: Callable[[], object]) -> int:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         code = 1
     except MemoryError:
-        needs_less = "a smaller data.batch_size, eval.rows or eval.tokens needs less"
-        message, code = f"out of memory ({needs_less})", 1
+        message, code = OUT_OF_MEMORY, 1
     except KeyboardInterrupt:
         message, code = "interrupted", 130
     except Exception as error:
-        traceback.print_exc()
-        message, code = f"{type(error).__name__}: {error}", 1
+        code = 1
+        if isinstance(error, RuntimeError) and _MEMORY.search(str(error)):
+            # MindSpore's own, of many lines.
+            message = OUT_OF_MEMORY
+        else:
+            traceback.print_exc()
+            message = f"{type(error).__name__}: {error}"
     print(f"error: {_one_line(message)}", file=sys.stderr)
     return code

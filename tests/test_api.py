@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from numpy_twins import lstm
 from tiny_run import SENTENCES, write_run
 
-from mindspore_cvae import ContrastiveVAE
+from mindspore_cvae import ContrastiveVAE, api
 from mindspore_cvae.api import interpolation_weights
 from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.data.vocabulary import BEGIN, END, Vocabulary
@@ -252,3 +253,20 @@ def test_the_package_is_imported_without_mindspore():
         "assert 'mindspore' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_threads_take_turns_with_a_model(runs_of):
+    """Without a lock MindSpore ends the process by a segmentation fault."""
+    model = ContrastiveVAE.load(runs_of("vae"))
+    expected = model.encode(PAIR)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: model.encode(PAIR), range(12)))
+    for codes in found:
+        np.testing.assert_array_equal(codes, expected)
+
+
+def test_a_forked_process_is_refused(model, monkeypatch):
+    monkeypatch.setattr(api.os, "getpid", lambda: -1)
+    for call in (lambda: model.encode(PAIR), lambda: ContrastiveVAE.load(model.folder)):
+        with pytest.raises(InputError, match="forked .*spawn"):
+            call()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindspore_cvae import __version__
-from mindspore_cvae.errors import InputError, run_command
+from mindspore_cvae.errors import InputError, keep_interrupts, run_command
 
 COMMANDS = {
     "Train and measure": {
@@ -49,13 +49,21 @@ COMMANDS = {
 """By group and name: module and function below commands, and one line for ``--help``."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names.
+def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: its arguments, after its name where ``command`` is None; None takes the process's.
+        command: the name, for a script that is one command.
 
     Returns:
         Its exit code; see :func:`errors.run_command`.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        # Before a command imports numpy, which starts threads.
+        keep_interrupts()
+        argv = sys.argv[1:]
+    arguments = [*([command] if command else []), *argv]
     return run_command(lambda: _run(arguments))
 
 

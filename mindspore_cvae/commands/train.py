@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import _thread
 import argparse
 import signal
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindspore_cvae.commands.options import SettingsParser, add_settings, settings
+from mindspore_cvae.common.streams import forgiving
 from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.config import options as config_options
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.devices import choosing
-from mindspore_cvae.errors import CommandParser, InputError, run_command, typed
+from mindspore_cvae.errors import CommandParser, InputError, keep_interrupts, run_command, typed
 from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.runs import modelarts
 
@@ -34,28 +33,12 @@ def train_main(argv: Sequence[str] | None = None) -> int:
         argv: its arguments; None takes the process's.
 
     Returns:
-        The exit code: 0 done, 2 bad input or configuration, 143 and 130 after SIGTERM and SIGINT, 1
-        anything else.
+        The exit code: 0 done, 2 bad input or configuration, 143, 130 and 129 after SIGTERM, SIGINT
+        and SIGHUP, 1 anything else.
     """
     if argv is None:
         keep_interrupts()
     return run_command(lambda: _train(argv))
-
-
-def keep_interrupts() -> None:
-    """Brings SIGINT to Python's handler, whatever mindspore makes of it.
-
-    Every call of a compiled graph replaces the process's handler by one that sends SIGTERM. So the
-    signal is blocked here, and in all threads that this one starts, but for one that waits for it.
-    Call it before numpy is imported, which starts threads.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-
-    def forward() -> None:
-        while True:
-            _thread.interrupt_main(signal.Signals(signal.sigwait({signal.SIGINT})))
-
-    threading.Thread(target=forward, daemon=True).start()
 
 
 def _train_parser() -> CommandParser:
@@ -95,7 +78,7 @@ def _train_parser() -> CommandParser:
 
 def _train(argv: Sequence[str] | None) -> int:
     arguments = _train_parser().parse_args(argv)
-    with modelarts.job(arguments):
+    with forgiving(), modelarts.job(arguments):
         return _run_training(arguments)
 
 

@@ -9,10 +9,13 @@ row it is, so that the gradients of the ranks add up to that of the whole batch.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindspore_cvae.devices.choosing import is_rank
+from mindspore_cvae.devices.choosing import RANK_COUNTS, is_rank
+from mindspore_cvae.errors import InputError
 
 
 class Processes(nn.Cell):
@@ -123,7 +126,15 @@ def join(views: int) -> Processes:
         return ALONE
     from mindspore import communication
 
-    communication.init()
+    try:
+        communication.init()
+    except (RuntimeError, ValueError) as error:
+        named = [f"{name}={os.environ[name]}" for name in RANK_COUNTS if name in os.environ]
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{' and '.join(named)} in the environment says that this process is one of several, "
+            f"and they do not meet ({reason}): unset it to train with this one alone"
+        ) from error
     rank, size = communication.get_rank(), communication.get_group_size()
     return ALONE if size == 1 else Ranks(rank, size, views)
 

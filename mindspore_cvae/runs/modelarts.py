@@ -247,7 +247,7 @@ def begin_with(url: str, folder: Path) -> None:
         # The configuration last: without it the folder is no run, and is filled anew.
         for path in sorted(_run_files(source), key=lambda path: path.name == runs_folder.CONFIG):
             target = folder / path.relative_to(source)
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
 
 

@@ -16,6 +16,7 @@ import os
 import platform
 import signal
 import sys
+import threading
 import time
 import typing
 from dataclasses import dataclass, field
@@ -243,10 +244,7 @@ class Trainer:
         self.run.write_inputs(self.config, self.corpus.vocabulary)
         self.log = self.run.open_log(self.state.log_rows)
         self.log.write(self.start_row("resume" if is_resumed else "start"))
-        previous = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
+        previous = {number: signal.signal(number, self._on_signal) for number in self._signals()}
         started = time.monotonic()
         try:
             if not is_resumed:
@@ -581,6 +579,15 @@ class Trainer:
     def _end_if_told(self) -> None:
         if self.signal is not None:
             raise _ToldToEnd
+
+    @staticmethod
+    def _signals() -> list[signal.Signals]:
+        """The signals that save and end: none in another thread than the main one, which Python
+        gives none, and no hang-up that nohup has told to ignore."""
+        if threading.current_thread() is not threading.main_thread():
+            return []
+        ends = [signal.SIGTERM, signal.SIGINT]
+        return ends + [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)
 
     def _on_signal(self, number: int, frame: object) -> None:
         """The first signal ends training after the step; a second one ends the process."""

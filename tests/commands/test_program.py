@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,22 @@ def test_a_closed_pipe_ends_quietly():
     line = f"{sys.executable} -m mindspore_cvae config | head -1"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.count("\n") == 1 and not done.stderr
+
+
+@pytest.mark.parametrize("argv", [["train.py"], ["-m", "mindspore_cvae", "train"]])
+def test_an_interrupt_ends_a_command_with_130(tmp_path, argv):
+    """It comes once the corpus is read: MindSpore is being imported then, or graphs compiled."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", *argv, "--output_dir", str(tmp_path / "run")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job, which the tests may be, ignores interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert "train" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in errors

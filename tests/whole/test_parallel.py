@@ -14,9 +14,12 @@ import numpy as np
 import psutil
 import pytest
 import tiny
+from mindspore import communication
 from tiny_run import SENTENCES
 
 from mindspore_cvae.common import randomness
+from mindspore_cvae.devices import parallel
+from mindspore_cvae.errors import InputError
 from mindspore_cvae.runs import checkpoints
 from mindspore_cvae.systems import SYSTEMS
 from mindspore_cvae.training import noise
@@ -175,3 +178,14 @@ def test_a_process_that_dies_in_training_ends_the_job_with_one_line(rank, corpus
 
 def test_every_kind_of_step_is_compared():
     assert {SYSTEMS[name].step for name in COMPARED} == {row.step for row in SYSTEMS.values()}
+
+
+def test_left_over_variables_of_a_launcher_are_one_sentence(monkeypatch):
+    def fail():
+        raise RuntimeError("No mpirun was found\n\n- C++ Call Stack")
+
+    monkeypatch.setenv("RANK_SIZE", "8")
+    monkeypatch.delenv("MS_WORKER_NUM", raising=False)
+    monkeypatch.setattr(communication, "init", fail)
+    with pytest.raises(InputError, match="RANK_SIZE=8 in the .*No mpirun was found.*: unset"):
+        parallel.join(1)

@@ -376,7 +376,7 @@ def test_a_forced_learning_rate_is_taken(data, tmp_path):
     assert before.keys() > changed.keys() and rates() == before | changed
 
 
-SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
 
 @QUICK_SYSTEMS
@@ -385,7 +385,7 @@ def test_a_signal_at_any_moment_saves_and_changes_nothing(whole, data, tmp_path,
     expected, moments = whole(system)
     first, last = moments.index("step 1"), len(moments) - moments[::-1].index("score 12")
     for at in range(first, last, stride):
-        number = (signal.SIGTERM, signal.SIGINT)[at % 2]
+        number = list(SIGNALS)[at % 3]
         folder, watcher = tmp_path / str(at), Kill()
         argv = options(system, data, folder)
 

@@ -1,0 +1,75 @@
+"""Standard streams whose reader goes away, are closed, or lie in a folder that is gone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mindspore_cvae.errors import OUT_OF_MEMORY, run_command
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+WORK = """
+import sys
+from mindspore_cvae.common.streams import forgiving
+from mindspore_cvae.errors import run_command
+def main():
+    with forgiving():
+        for number in range(20000):
+            print("told", number)
+            print("told", number, file=sys.stderr)
+    open(sys.argv[1], "w").write("done")
+sys.exit(run_command(main))
+"""
+
+
+@pytest.mark.parametrize(
+    "shell", ["| head -1", "2>&1 | head -1", "2>&-", ">&-", ">&- 2>&-", "<&-", ">/dev/full"]
+)
+def test_work_goes_on_where_nobody_reads(tmp_path, shell):
+    line = f'"$0" -c "$1" {tmp_path / "made"} {shell}; echo "${{PIPESTATUS[0]}}" >{tmp_path / "rc"}'
+    subprocess.run(
+        ["bash", "-c", line, sys.executable, WORK], env=ENVIRONMENT, capture_output=True, timeout=60
+    )
+    assert (tmp_path / "made").read_text() == "done"
+    assert (tmp_path / "rc").read_text() == "0\n"
+
+
+def test_a_deleted_working_directory_is_one_sentence(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    line = f'cd {folder}; rmdir {folder}; exec "$0" -m mindspore_cvae train'
+    done = subprocess.run(
+        ["bash", "-c", line, sys.executable], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: the working directory was deleted: change to another one\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("Out of memory!!! Memory pool alloc failed\n\n----\n- C++ Call Stack"),
+        RuntimeError("Allocate memory failed, alloc size 1024B\nmore"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_too_little_memory_is_one_sentence(capsys, error):
+    def main():
+        raise error
+
+    assert run_command(main) == 1
+    assert capsys.readouterr().err == f"error: {OUT_OF_MEMORY}\n"
+
+
+def test_another_fault_keeps_its_traceback(capsys):
+    def main():
+        raise RuntimeError("a fault of the program")
+
+    assert run_command(main) == 1
+    assert "Traceback" in capsys.readouterr().err
