@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
 """Ending of every unfinished file."""
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}" + re.escape(TEMPORARY_SUFFIX), re.DOTALL)
+"""Names of unfinished files; a user's ``.data.tmp`` is none."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -101,7 +104,7 @@ def _keep_mode(path: Path, descriptor: int) -> None:
 
 def is_temporary(path: Path) -> bool:
     """Whether a file is one that :func:`write_atomically` has not finished, or never did."""
-    return path.name.startswith(".") and path.name.endswith(TEMPORARY_SUFFIX)
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def remove_temporary(folder: Path) -> None:

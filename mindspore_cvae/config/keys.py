@@ -190,10 +190,15 @@ class Config:
         """Nested dictionaries of plain values, every key included."""
         return dataclasses.asdict(self)
 
-    def save(self, path: str | Path) -> None:
-        """Write the whole configuration as YAML, atomically; :func:`read_saved` reads it back."""
+    def save(self, path: str | Path, comment: str = "") -> None:
+        """Write the whole configuration as YAML, atomically; :func:`read_saved` reads it back.
+
+        Args:
+            path: the file.
+            comment: its first line, with the leading ``#`` and the line's end.
+        """
         text = yaml.dump(self.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-        write_atomically(Path(path), text)
+        write_atomically(Path(path), comment + text)
 
     def fingerprint(self) -> str:
         """SHA-256 of the keys that decide what a training step computes (all but the free ones)."""

@@ -135,6 +135,26 @@ def save(
     return path
 
 
+def own_files(folder: str | os.PathLike) -> list[Path]:
+    """The files in a folder that have names of this module's own, whatever they hold."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return []
+    marks = [folder / name for name in (*MARKS.values(), LATEST) if (folder / name).is_file()]
+    return [*(path for path, _, _ in _files(folder)), *marks]
+
+
+def is_sealed(folder: str | os.PathLike) -> bool:
+    """Whether a folder has a manifest that this module has sealed."""
+    for step in steps(folder):
+        try:
+            _unseal(Path(folder) / f"step-{step:08d}.json")
+        except CheckpointError:
+            continue
+        return True
+    return False
+
+
 def steps(folder: str | os.PathLike) -> list[int]:
     """The steps that have a manifest, in ascending order; it may be damaged."""
     folder = Path(folder)

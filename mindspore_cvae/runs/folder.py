@@ -21,10 +21,10 @@ import itertools
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from mindspore_cvae import __version__
 from mindspore_cvae.common.files import (
     is_temporary,
     read_regular,
@@ -36,6 +36,8 @@ from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.config import options as config_options
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.errors import InputError, warn_user
+from mindspore_cvae.runs.checkpoints import is_sealed
+from mindspore_cvae.runs.checkpoints import own_files as checkpoint_files
 from mindspore_cvae.runs.lock import LOCK, Lock
 
 CONFIG = "config.yaml"
@@ -53,6 +55,11 @@ PROFILE = "profile"
 REPORT = "report.html"
 
 EXPORT = "export"
+EXPORT_DESCRIPTION = "description.json"
+EXPORT_WEIGHTS = "weights.safetensors"
+
+MARK = "# A run of mindspore_cvae"
+"""How the first line of a run's configuration begins; our version follows."""
 
 SPLITS = ("train", "valid", "test")
 """Splits of which a run may have metrics."""
@@ -69,10 +76,35 @@ def metrics_name(split: str) -> str:
 
 
 def is_run(folder: str | os.PathLike) -> bool:
-    """Whether a folder holds a run: a configuration, and a log or a folder of checkpoints."""
+    """Whether a folder holds a run to be read: a configuration, and a log or a folder of
+    checkpoints."""
     folder = Path(folder)
     has_results = (folder / LOG).is_file() or (folder / CHECKPOINTS).is_dir()
     return (folder / CONFIG).is_file() and has_results
+
+
+def is_ours(folder: str | os.PathLike) -> bool:
+    """Whether a run bears a mark that we made, without which nothing in it is deleted: the first
+    line of its configuration, or of its log, or the seal of a checkpoint."""
+    folder = Path(folder)
+    is_marked = _first_line(folder / CONFIG).startswith(MARK) or _is_our_log(folder / LOG)
+    return is_run(folder) and (is_marked or is_sealed(folder / CHECKPOINTS))
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline(1 << 16) if path.is_file() else ""
+    except OSError:
+        return ""
+
+
+def _is_our_log(path: Path) -> bool:
+    try:
+        row = json.loads(_first_line(path)) if path.is_file() else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and row.get("event") == "start" and "version" in row
 
 
 def is_own(folder: Path, path: Path) -> bool:
@@ -112,7 +144,7 @@ def check(folder: str | os.PathLike, resume: bool = False, overwrite: bool = Fal
         if (folder / name).is_symlink():
             raise InputError(f"{folder / name} is a link: a run's own files must lie in its folder")
     try:
-        if is_run(folder):
+        if is_ours(folder):
             if not resume and not overwrite:
                 raise InputError(
                     f"{folder} is already a run: --resume continues it, --overwrite deletes it and "
@@ -393,12 +425,24 @@ class Log:
         self._file.close()
 
 
+def _exported(folder: Path) -> list[Path]:
+    """The files of an export, by its description."""
+    description = read_metrics(folder, EXPORT_DESCRIPTION)
+    graphs = description.get("graphs")
+    if not isinstance(graphs, dict):
+        return []
+    names = [graph.get("file") for graph in graphs.values() if isinstance(graph, dict)]
+    inside = [name for name in names if isinstance(name, str) and Path(name).name == name]
+    return [folder / name for name in (*inside, EXPORT_WEIGHTS, VOCABULARY, EXPORT_DESCRIPTION)]
+
+
 class Run:
     """A run's folder, held by one process that trains there. Use it as a context manager.
 
     Args:
         folder: the folder; it is created with its parents.
-        resume, overwrite: see :func:`check`. With overwrite, a run that lies there is deleted.
+        resume, overwrite: see :func:`check`. With overwrite, the files of a run that lies there are
+            deleted, and nothing else.
 
     Attributes:
         folder: the run's folder.
@@ -431,17 +475,24 @@ class Run:
             raise
 
     def _delete_run(self) -> None:
-        """Delete all but the lock; the configuration goes last, so that a rest is still a run."""
-        if not is_run(self.folder):
+        """Delete the files that a run's commands made, but for the lock, and say what stays; the
+        configuration goes last, so that a rest is still a run."""
+        if not is_ours(self.folder):
             return
-        kept = (LOCK, CONFIG, CHECKPOINTS)
-        others = [path for path in self.folder.iterdir() if path.name not in kept]
-        for path in [*others, *self.checkpoints.glob("*")]:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
+        own = [VOCABULARY, LOG, NGRAM, REPORT]
+        own += [name(split) for split in SPLITS for name in (metrics_name, sentences_name)]
+        files = [self.folder / name for name in own]
+        for path in [*files, *checkpoint_files(self.checkpoints), *_exported(self.folder / EXPORT)]:
+            if path.is_file() or path.is_symlink():
                 path.unlink()
+        with contextlib.suppress(OSError):
+            (self.folder / EXPORT).rmdir()
         (self.folder / CONFIG).unlink()
+        left = {path.name for path in self.folder.iterdir() if not is_temporary(path)}
+        left |= {f"{CHECKPOINTS}/{path.name}" for path in self.checkpoints.glob("*")}
+        left -= {LOCK, CHECKPOINTS}
+        if left:
+            warn_user(f"{self.folder}: {', '.join(sorted(left))} stays: training did not make it")
 
     def write_inputs(self, config: Config, vocabulary) -> None:
         """Write ``config.yaml`` and ``vocab.txt``.
@@ -451,7 +502,7 @@ class Run:
             vocabulary: A :class:`data.vocabulary.Vocabulary`.
         """
         # The configuration first: it makes the folder a run, which --overwrite may delete.
-        config.save(self.folder / CONFIG)
+        config.save(self.folder / CONFIG, f"{MARK} {__version__}\n")
         vocabulary.save(self.folder / VOCABULARY)
 
     def open_log(self, rows: int = 0, warn: Callable[[str], None] = warn_user) -> Log:

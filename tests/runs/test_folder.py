@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_run import write_made_run
 
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.config.keys import Config
@@ -19,7 +20,7 @@ from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.runs import lock
-from mindspore_cvae.runs.folder import Log, Run, check, is_run, read_config
+from mindspore_cvae.runs.folder import Log, Run, check, is_ours, is_run, read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCABULARY = Vocabulary(["<pad>", "<unk>", "<s>", "</s>", "word"])
@@ -65,12 +66,16 @@ def test_overwriting_deletes_the_whole_run(tmp_path):
     (folder / "checkpoints" / "step-00000001.json").write_text("{}")
     (folder / "export").mkdir()
     (folder / "export" / "encoder.mindir").write_text("x")
+    described = {"graphs": {"encoder": {"file": "encoder.mindir"}, "odd": {"file": "../log.jsonl"}}}
+    (folder / "export" / "description.json").write_text(json.dumps(described))
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept").write_text("x")
     (folder / "link").symlink_to(outside)
     with Run(folder, overwrite=True) as run:
-        assert names(folder) == {"lock", "checkpoints"} and names(run.checkpoints) == set()
+        # A link is nothing that training makes.
+        assert names(folder) == {"lock", "checkpoints", "link"}
+        assert names(run.checkpoints) == set()
     assert (outside / "kept").exists()
 
 
@@ -355,3 +360,44 @@ def test_a_damaged_configuration_of_a_run_names_its_file(tmp_path):
     with pytest.raises(InputError, match="config.yaml, line 1: model.hidden_size must be"):
         read_config(folder)
     assert Config().model.hidden_size == 256
+
+
+def test_a_folder_of_somebody_elses_is_no_run_and_stays(tmp_path):
+    """Names alone do not make a run: --overwrite would delete what is there."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").write_text("trainer: {}\n")
+    (tmp_path / "thesis.tex").write_text("t")
+    assert not is_ours(tmp_path)
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(InputError, match="not empty and not a run: choose another"):
+            check(tmp_path, **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "thesis.tex",
+    ]
+
+
+def test_overwriting_deletes_what_training_made_and_says_what_stays(tmp_path, capsys):
+    folder = write_made_run(tmp_path / "run", "vae", test={})
+    (folder / "notes.md").write_text("mine")
+    (folder / "checkpoints" / "best-of-2025.npz").write_text("mine")
+    (folder / ".data.tmp").write_text("mine")
+    (folder / "profile").mkdir()
+    (folder / "profile" / "x.json").write_text("mine")
+    with Run(folder, overwrite=True):
+        there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    mine = {"notes.md", "checkpoints/best-of-2025.npz", ".data.tmp", "profile/x.json"}
+    assert there - {"lock"} == mine
+    told = capsys.readouterr().err
+    assert "notes.md" in told and "checkpoints/best-of-2025.npz" in told and "profile" in told
+
+
+def test_a_run_without_the_mark_is_known_by_its_log(tmp_path):
+    folder = write_made_run(tmp_path / "run", "vae")
+    text = (folder / "config.yaml").read_text()
+    assert text.startswith("# A run of mindspore_cvae ")
+    (folder / "config.yaml").write_text(text.partition("\n")[2])
+    assert not is_ours(folder)
+    (folder / "log.jsonl").write_text('{"event": "start", "version": "0.1.0"}\n')
+    assert is_ours(folder)

@@ -233,7 +233,7 @@ def test_the_run_is_uploaded(buckets, monkeypatch):
     arguments = options(train="obs://bucket/out/")
     with job(arguments):
         write_output(arguments)
-        (Path(arguments.output_dir) / ".log.jsonl.1234.tmp").write_text("unfinished")
+        (Path(arguments.output_dir) / ".log.jsonl.12345678.tmp").write_text("unfinished")
         (Path(arguments.output_dir) / "link").symlink_to("/etc/passwd")
     uploaded = content(buckets / "bucket" / "out")
     assert uploaded.keys() == {
