@@ -26,7 +26,8 @@ def number_sentences(
     Args:
         sentences: words separated by blanks.
         vocabulary: of the run.
-        data: the run's configuration section ``data`` (lowercase, unk_alias, max_words).
+        data: the run's configuration section ``data`` (lowercase, unk_alias, label_column,
+            max_words).
         where: what precedes a sentence's number, counted from 1, in messages.
         warn: called with a sentence about each of those of which no word is known.
 
@@ -41,6 +42,9 @@ def number_sentences(
         place = f"{where} {number}"
         if SURROGATE.search(sentence):
             raise InputError(f"{place} is not UTF-8 text")
+        if data.label_column and "\t" in sentence:
+            # A line of the run's own texts; a sentence from elsewhere has no label, and no tab.
+            sentence = sentence.partition("\t")[2]
         words = (sentence.lower() if data.lowercase else sentence).split()
         if not words:
             raise InputError(f"{place} has no words: remove it")

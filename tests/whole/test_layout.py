@@ -154,7 +154,6 @@ TESTED_IN = {
     "config.keys": "config/test_layers.py",
     "config.options": "config/test_layers.py",
     "data.newswire": "data/test_grammar.py",
-    "data.sentences": "data/test_corpus.py",
     "data.text": "data/test_corpus.py",
     "devices.launcher": "devices/test_doctor.py",
     "devices.parallel": "whole/test_parallel.py",
