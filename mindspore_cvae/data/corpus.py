@@ -60,6 +60,11 @@ class Split:
         """Words of each sentence, shape (sentences,), int64; `</s>` is not counted."""
         return np.fromiter(map(len, self.sentences), np.int64, len(self.sentences))
 
+    def feed(self, digest: hashlib._Hash) -> None:
+        """Updates a digest by the sentences."""
+        digest.update(np.array([len(self), *self.lengths], "<i8").tobytes())
+        digest.update(np.concatenate(self.sentences).astype("<i4").tobytes())
+
     @property
     def tokens(self) -> int:
         """Predicted tokens: every word, and one `</s>` a sentence."""
@@ -88,8 +93,14 @@ class Corpus:
         """SHA-256 of the vocabulary and of every sentence: equal for equal corpora alone."""
         digest = hashlib.sha256(self.vocabulary.fingerprint().encode())
         for split in self.splits:
-            digest.update(np.array([len(split), *split.lengths], "<i8").tobytes())
-            digest.update(np.concatenate(split.sentences).astype("<i4").tobytes())
+            split.feed(digest)
+        return digest.hexdigest()
+
+    def text(self, name: str) -> str:
+        """SHA-256 of the vocabulary and of a split's sentences: the identity of what is read there,
+        wherever it lies."""
+        digest = hashlib.sha256(self.vocabulary.fingerprint().encode())
+        {split.name: split for split in self.splits}[name].feed(digest)
         return digest.hexdigest()
 
 

@@ -264,7 +264,8 @@ def evaluate_run(
     Returns:
         What :func:`evaluate` returns, the metrics with ``system``, ``split``, ``data_dir`` (None
         for the embedded corpus), ``max_sentences``, ``checkpoint``, ``step``, ``precision``,
-        ``amp_level``, and what :func:`lines_of` returns.
+        ``amp_level``, ``text`` (the identity of the split, by its content) and what
+        :func:`lines_of` returns.
 
     Raises:
         InputError: there is no good checkpoint.
@@ -285,6 +286,7 @@ def evaluate_run(
         metrics |= grammatical_rate(loaded, config)
     metrics |= {
         **lines_of(chosen),
+        "text": corpus.text(split),
         "system": config.system,
         "split": split,
         "data_dir": config.data.dir,

@@ -34,7 +34,7 @@ CURVES = (
     ("KL", "the paper's estimator, validation", "kl"),
 )
 """Charts over epochs: title, note, key of the log's validation rows."""
-SAME = ("split", "max_sentences", "data_dir")
+SAME = ("split", "max_sentences", "text")
 """Keys of metrics that must agree for numbers to be of the same sentences."""
 
 
@@ -117,9 +117,9 @@ def write_comparison(
         for key in SAME:
             if entry.metrics.get(key) != first.metrics.get(key):
                 raise InputError(
-                    f"{entry.folder}: {key} is {entry.metrics.get(key)} there and "
-                    f"{first.metrics.get(key)} in {first.folder}: numbers of other sentences "
-                    "cannot be compared"
+                    f"{entry.folder} was evaluated on other sentences than {first.folder} ({key} "
+                    f"differs: {entry.metrics.get(key)} and {first.metrics.get(key)}): their "
+                    "numbers cannot be compared"
                 )
     text = fill(contents(entries, split, interpolate), TEMPLATE)
     write_atomically(Path(output), text.encode("utf-8", "replace"))

@@ -211,7 +211,7 @@ def read_config(
 EVALUATED = (
     "system",
     "split",
-    "data_dir",
+    "text",
     "max_sentences",
     "samples",
     "checkpoint",

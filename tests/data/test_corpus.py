@@ -510,3 +510,17 @@ def test_yahoo_writes_unknown_words_its_own_way(shared_data):
     assert [len(split) for split in corpus.splits] == [6_000, 1_000, 1_000]
     assert "_UNK" not in corpus.vocabulary
     assert "_UNK" in load_corpus(data).vocabulary
+
+
+def test_the_identity_of_a_text_is_its_content(tmp_path):
+    def texts(name, test):
+        folder = tmp_path / name
+        folder.mkdir()
+        for split, text in (("train", "a b\nb a\n"), ("valid", "a\n"), ("test", test)):
+            (folder / f"{split}.txt").write_text(text)
+        corpus = load_corpus(Data(dir=str(folder)))
+        return {split.name: corpus.text(split.name) for split in corpus.splits}
+
+    first, same, other = texts("x", "b b\n"), texts("y", "b b\n"), texts("z", "b\nb\n")
+    assert first == same and len(set(first.values())) == 3
+    assert first["valid"] == other["valid"] and first["test"] != other["test"]

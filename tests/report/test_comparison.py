@@ -68,8 +68,8 @@ def test_bad_input_is_one_sentence(runs, tmp_path):
     unscored = write_made_run(tmp_path / "unscored", "vae")
     with pytest.raises(InputError, match="no metrics of the test split: python eval.py --run"):
         main([str(runs[0]), str(unscored), *page])
-    elsewhere = write_made_run(tmp_path / "elsewhere", "vae", test={"data_dir": "other"})
-    with pytest.raises(InputError, match="data_dir is other there and None in .*lstm_lm"):
+    elsewhere = write_made_run(tmp_path / "elsewhere", "vae", test={"text": "other"})
+    with pytest.raises(InputError, match="elsewhere was evaluated on other sentences than"):
         main([str(runs[0]), str(elsewhere), *page])
     assert not (tmp_path / "page.html").exists()
 

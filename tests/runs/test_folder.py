@@ -287,7 +287,7 @@ def test_metrics_are_plain_json(tmp_path):
 
 
 READ = {
-    **{"system": "vae", "split": "test", "data_dir": None, "max_sentences": None, "samples": 16},
+    **{"system": "vae", "split": "test", "text": "a1", "max_sentences": None, "samples": 16},
     **{"checkpoint": "best", "step": 7, "precision": "strict", "amp_level": "O0"},
 }
 
@@ -303,7 +303,7 @@ def test_an_evaluation_adds_its_columns_to_those_of_an_equal_one(tmp_path, capsy
 
 
 @pytest.mark.parametrize(
-    "changed", [{"step": 8}, {"data_dir": "other"}, {"samples": 128}, {"precision": "fast"}]
+    "changed", [{"step": 8}, {"text": "b2"}, {"samples": 128}, {"precision": "fast"}]
 )
 def test_an_evaluation_of_something_else_replaces_and_says_what_is_lost(tmp_path, changed, capsys):
     runs_folder.write_metrics(tmp_path, "test", {**READ, "kl": 1.0, "iw_nll": 3.0})
