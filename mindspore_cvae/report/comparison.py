@@ -73,7 +73,7 @@ def paired_difference(first: Entry, other: Entry) -> dict[str, Any] | None:
     its standard error: sentences are as hard for one model as for another, so that the error of a
     difference is much smaller than that of either mean. None where they have none in common."""
     for key in PAIRED:
-        both = [_numbers(entry.sentences.get(key, ())) for entry in (first, other)]
+        both = [numbers(entry.sentences.get(key, ())) for entry in (first, other)]
         lines = [list(entry.sentences.get("line", ())) for entry in (first, other)]
         count = min(len(values) for values in both)
         if count > 1 and lines[0][:count] == lines[1][:count]:
@@ -83,7 +83,8 @@ def paired_difference(first: Entry, other: Entry) -> dict[str, Any] | None:
     return None
 
 
-def _numbers(texts: Sequence[str]) -> np.ndarray:
+def numbers(texts: Sequence[str]) -> np.ndarray:
+    """Texts of a column as numbers; none where one of them is no number."""
     try:
         return np.array([float(text) for text in texts])
     except ValueError:

@@ -1,0 +1,183 @@
+"""The page of results, from small files of finished runs.
+
+    python benchmarks/results.py [--runs FOLDER --hardware TEXT]
+
+``--runs`` is a folder of ``scripts/long_runs.sh``, whose runs are named DATA-NAME: of each that was
+evaluated, docs/results/DATA/NAME.json is written anew, with the differences of IW-NLL from the runs
+``lstm_lm`` and ``vae``, sentence by sentence. ``metrics-grammar.json`` in a run, if it is there, is
+where ``grammatical`` was read. Then, with or without it, the tables of
+docs/results/index.md and the picture of every DATA are made from the files that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from mindspore_cvae.common.files import write_atomically
+from mindspore_cvae.report.comparison import numbers
+from mindspore_cvae.reproduction.paper import TABLE_1
+from mindspore_cvae.runs import folder as runs_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+TITLES = {"embedded": "The embedded corpus, where the truth is known", "ptb": "PTB"}
+YARDSTICKS = ("lstm_lm", "vae")
+BEGIN, END = "<!-- results -->\n", "<!-- /results -->\n"
+COLUMNS = (
+    ("-ELBO, paper's way", "best", "neg_elbo", 2),
+    ("PPL, paper's way", "best", "ppl", 2),
+    ("valid -ELBO", "best_valid", "neg_elbo_valid", 2),
+    ("IW-NLL", "best_valid", "iw_nll", 2),
+    ("IW-PPL", "best_valid", "iw_ppl", 2),
+    ("ESS", "best_valid", "ess", 1),
+    ("exact MI", "best_valid", "mi_exact", 2),
+    ("AU", "best_valid", "au", 0),
+    ("grammatical", "best_valid", "grammatical", 2),
+)
+"""Title, which checkpoint's, key, digits."""
+
+
+def collect(folder: Path, hardware: str) -> None:
+    """Write the file of every run of a folder that was evaluated."""
+    for run in sorted(path for path in folder.iterdir() if runs_folder.is_run(path)):
+        data, _, name = run.name.partition("-")
+        best, best_valid = (
+            runs_folder.read_metrics(run, f"metrics-{mark}.json") for mark in ("best", "best_valid")
+        )
+        if not best or not best_valid:
+            continue
+        # Read by a later version than the rest, where it is a file of its own.
+        grammar = runs_folder.read_metrics(run, "metrics-grammar.json")
+        best_valid |= {key: value for key, value in grammar.items() if "grammatical" in key}
+        log = runs_folder.read_log(run)
+        config = runs_folder.read_config(run)
+        spent = [row["seconds"] for row in log if row.get("event") == "end" and "seconds" in row]
+        document = {
+            "system": config.system,
+            "name": name,
+            "data": data,
+            "epochs": max(row.get("epoch", 0) for row in log if row.get("event") == "valid"),
+            "seed": config.seed,
+            "commit": (folder / f"{run.name}.commit").read_text().strip()[:7],
+            "hardware": hardware,
+            "seconds": round(math.fsum(spent)),
+            "best": {key: value for key, value in best.items() if key != "data_dir"},
+            "best_valid": {key: value for key, value in best_valid.items() if key != "data_dir"},
+        }
+        for yardstick in YARDSTICKS:
+            other = folder / f"{data}-{yardstick}"
+            found = difference(run, other) if other != run and other.is_dir() else None
+            document[f"iw_nll_to_{yardstick}"] = found
+        place = RESULTS / data / f"{name}.json"
+        place.parent.mkdir(exist_ok=True)
+        write_atomically(place, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def difference(run: Path, other: Path) -> tuple[float, float] | None:
+    """Mean and standard error of the differences of IW-NLL, sentence by sentence."""
+    columns = [
+        numbers(runs_folder.read_sentences(folder / "sentences-best_valid.tsv").get("iw_nll", ()))
+        for folder in (run, other)
+    ]
+    if len(columns[0]) < 2 or len(columns[0]) != len(columns[1]):
+        return None
+    values = columns[0] - columns[1]
+    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def table(documents: list[dict], data: str) -> str:
+    """A line a run: the paper's number where it is of this corpus, ours its way, ours by bounds."""
+    printed = {row.run.system: row.paper for row in TABLE_1.rows} if data == "ptb" else {}
+    head = ["run", "epochs", "seed", "commit"]
+    head += ["paper's PPL"] if printed else []
+    head += [title for title, *_ in COLUMNS]
+    head += [f"to `{yardstick}`" for yardstick in YARDSTICKS]
+    lines = [head, ["---"] * len(head)]
+    for document in documents:
+        line = [f"`{document['name']}`"]
+        line += [str(document[key]) for key in ("epochs", "seed", "commit")]
+        if printed:
+            value = printed.get(document["name"], {}).get("ppl")
+            line.append("" if value is None else f"{value:g}")
+        for _, mark, key, digits in COLUMNS:
+            value = document[mark].get(key)
+            line.append("" if value is None else f"{value:.{digits}f}")
+        for yardstick in YARDSTICKS:
+            found = document.get(f"iw_nll_to_{yardstick}")
+            line.append(f"{found[0]:+.2f} \N{PLUS-MINUS SIGN} {found[1]:.2f}" if found else "")
+        lines.append(line)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def picture(documents: list[dict], path: Path) -> None:
+    """Exact MI against IW-PPL, a point a run; the language model is a line."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
+    for document in documents:
+        metrics = document["best_valid"]
+        if document["system"] == "lstm_lm":
+            axes.axhline(metrics["iw_ppl"], color="black", linewidth=1, linestyle="--")
+            axes.annotate("lstm_lm", (0, metrics["iw_ppl"]), xytext=(4, 4), **OFFSET)
+        elif metrics.get("mi_exact") is not None:
+            axes.plot(metrics["mi_exact"], metrics["iw_ppl"], "o")
+            place = metrics["mi_exact"], metrics["iw_ppl"]
+            axes.annotate(document["name"], place, xytext=(5, 5), **OFFSET)
+    axes.set_xlabel("exact MI, nats")
+    axes.set_ylabel("IW-PPL (upper bound; lower is better)")
+    axes.margins(0.15)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    pyplot.close(figure)
+    write_atomically(path, content.getvalue())
+
+
+OFFSET = {"textcoords": "offset points", "fontsize": 9}
+
+
+def write_page() -> None:
+    """Make the tables and pictures from the files that are there."""
+    parts = []
+    for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
+        documents = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+        documents.sort(key=lambda document: document["best_valid"]["iw_nll"])
+        sentences = documents[0]["best_valid"]["sentences"]
+        picture(documents, RESULTS / f"{folder.name}.png")
+        hardware = sorted({document["hardware"] for document in documents})
+        truth = documents[0]["best_valid"].get("true_nll")
+        floor = f" No model can be below {truth:.2f} nats, the truth." if truth else ""
+        parts += [
+            f"## {TITLES.get(folder.name, folder.name)}",
+            f"{sentences} test sentences, {documents[0]['best_valid']['iw_samples']} draws of the "
+            f"bound; {'; '.join(hardware)}.{floor}",
+            table(documents, folder.name),
+            f"![exact MI and IW-PPL, {folder.name}]({folder.name}.png)",
+        ]
+    page = RESULTS / "index.md"
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    middle = "\n\n".join(parts) + "\n"
+    write_atomically(page, f"{before}{BEGIN}{middle}{END}{after}")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="of scripts/long_runs.sh")
+    parser.add_argument("--hardware", default="", metavar="TEXT", help="what the runs ran on")
+    arguments = parser.parse_args()
+    if arguments.runs is not None:
+        collect(arguments.runs, arguments.hardware)
+    write_page()
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise")
+    main()
