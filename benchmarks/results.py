@@ -120,25 +120,34 @@ def picture(documents: list[dict], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
-    for document in documents:
-        metrics = document["best_valid"]
+    # Names stand below and above in turn: runs of like MI are often of like perplexity.
+    ordered = sorted(documents, key=lambda item: item["best_valid"].get("mi_exact") or 0.0)
+    for number, document in enumerate(ordered):
+        metrics, is_above = document["best_valid"], number % 2 == 0
         if document["system"] == "lstm_lm":
             axes.axhline(metrics["iw_ppl"], color="black", linewidth=1, linestyle="--")
-            axes.annotate("lstm_lm", (0, metrics["iw_ppl"]), xytext=(4, 4), **OFFSET)
+            # In the middle of the line, whatever the axis comes to be.
+            place = axes.get_yaxis_transform()
+            axes.text(0.5, metrics["iw_ppl"], "lstm_lm", transform=place, va="bottom", fontsize=9)
         elif metrics.get("mi_exact") is not None:
             axes.plot(metrics["mi_exact"], metrics["iw_ppl"], "o")
             place = metrics["mi_exact"], metrics["iw_ppl"]
-            axes.annotate(document["name"], place, xytext=(5, 5), **OFFSET)
+            axes.annotate(
+                document["name"],
+                place,
+                xytext=(0, 8 if is_above else -8),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if is_above else "top",
+                fontsize=9,
+            )
     axes.set_xlabel("exact MI, nats")
     axes.set_ylabel("IW-PPL (upper bound; lower is better)")
-    axes.margins(0.15)
+    axes.margins(0.2)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
     pyplot.close(figure)
     write_atomically(path, content.getvalue())
-
-
-OFFSET = {"textcoords": "offset points", "fontsize": 9}
 
 
 def write_page() -> None:
