@@ -168,7 +168,7 @@ class Proposer:
     """Makes the proposals of the sentences that an evaluator has scored.
 
     Args:
-        evaluator: a ``scoring.Evaluator``; its decoder, shapes and seed are shared.
+        evaluator: a :class:`evaluation.scoring.Scorer`; its decoder, shapes and seed are shared.
     """
 
     def __init__(self, evaluator):
