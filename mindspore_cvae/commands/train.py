@@ -131,6 +131,12 @@ def _training_config(arguments: argparse.Namespace) -> tuple[Config, Path]:
         name = configuration.find(arguments.config).stem
         folder = Path("runs", f"{name}-{config.system}-{config.seed}")
     is_resumed = arguments.resume and runs_folder.is_run(folder)
+    is_named = arguments.config or arguments.system or arguments.overrides or arguments.data_dir
+    if arguments.resume and arguments.output_dir and not (is_resumed or is_named):
+        raise InputError(
+            f"{folder} holds no run, so there is nothing to resume (a new run is begun without "
+            "--resume, or with --config)"
+        )
     # Read once: a pipe has nothing left for a second time.
     if config is None and not (is_resumed and arguments.config is None):
         config = configuration.load(arguments.config, **options)

@@ -394,3 +394,9 @@ def test_fuzzed_command_lines_are_refused_in_one_line(capsys, no_training, elsew
         message = capsys.readouterr().err
         assert message.startswith("error: ") and message.count("\n") == 1
     assert snapshot(elsewhere) == {}
+
+
+def test_a_mistyped_folder_has_nothing_to_resume(elsewhere, capsys):
+    assert train_main(["--output_dir", "runs/ptp", "--resume"]) == 2
+    assert "runs/ptp holds no run, so there is nothing to resume" in capsys.readouterr().err
+    assert not any(elsewhere.iterdir())
