@@ -184,7 +184,6 @@ TESTED_IN = {
     "training.steps.joint": "training/test_steps.py",
     "training.steps.semi_amortized": "model/test_refinement.py",
     "training.steps.updates": "training/test_steps.py",
-    "training.trainer": "whole/test_baselines.py whole/test_resume.py",
     "audit.graphs": "audit/test_verdicts.py",
     "audit.traces": "audit/test_verdicts.py",
     "commands.audit": "audit/test_verdicts.py",

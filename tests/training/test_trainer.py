@@ -1,0 +1,24 @@
+"""What a training tells of steps that compile; its resuming is in whole/test_resume.py."""
+
+from __future__ import annotations
+
+import json
+
+from interruptions import STEPS_PER_EPOCH, options, write_corpus
+
+from mindspore_cvae.commands.train import train_main
+from mindspore_cvae.runs import folder as runs_folder
+
+
+def test_a_step_that_compiles_counts_in_no_speed(tmp_path, capsys):
+    data, folder = write_corpus(tmp_path / "data"), tmp_path / "run"
+    settings = ("train.log_every_steps=1", "train.patience=null", "train.epochs=2")
+    assert train_main(options("vae", data, folder, *settings)) == 0
+    rows = map(json.loads, (folder / runs_folder.LOG).read_text().splitlines())
+    first, *others = [row for row in rows if row["event"] == "step"]
+    assert len(others) == 2 * STEPS_PER_EPOCH - 1
+    assert first["compile_seconds"] > 0.1 and first["tokens_per_second"] is None
+    assert {row["compile_seconds"] for row in others} == {0.0}
+    assert all(row["tokens_per_second"] > 0 for row in others)
+    # Three to five words and their ends: the one width of the corpus.
+    assert capsys.readouterr().err.count("compiling 4 words, 1 of 1") == 1
