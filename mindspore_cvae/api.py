@@ -9,6 +9,7 @@ mindspore is imported when a run is loaded, not with this module.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -20,6 +21,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mindspore_cvae.common.files import write_atomically
+from mindspore_cvae.common.progress import silence
+from mindspore_cvae.config import layers
+from mindspore_cvae.config import options as config_options
 from mindspore_cvae.data.corpus import Corpus, Split, load_corpus
 from mindspore_cvae.data.sentences import number_sentences
 from mindspore_cvae.devices import choosing
@@ -90,6 +95,24 @@ def _refuse_forked() -> None:
             "this process was forked from one that uses MindSpore, which hangs in it: start it by "
             'multiprocessing.get_context("spawn"), and load the model there'
         )
+
+
+def _place_of(text: str | Path | Sequence[str], output_dir: Path) -> Path:
+    """Where the sentences lie, or the file beside the run that they are written to."""
+    if isinstance(text, (str, Path)):
+        return Path(text)
+    for number, sentence in enumerate(text, 1):
+        if not isinstance(sentence, str) or "\n" in sentence:
+            raise InputError(f"sentence {number} must be one line of text, not {sentence!r:.60}")
+    path = output_dir.with_name(f"{output_dir.name}.txt")
+    content = "".join(f"{sentence}\n" for sentence in text)
+    if path.exists():
+        if path.read_text(encoding="utf-8") != content:
+            raise InputError(f"{path} holds other sentences: choose another output_dir")
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    return path
 
 
 class ContrastiveVAE:
@@ -166,6 +189,66 @@ class ContrastiveVAE:
         _PROCESS[:] = [os.getpid()]
         with _ALONE:
             return cls(load_run(run, checkpoint, config))
+
+    @classmethod
+    def fit(
+        cls,
+        text: str | Path | Sequence[str] | None,
+        output_dir: str | Path,
+        system: str | None = None,
+        config: str | Path | None = None,
+        *,
+        progress: bool = True,
+        **settings: Any,
+    ) -> ContrastiveVAE:
+        """Trains a model as the command ``train`` does, and loads its best checkpoint.
+
+        Called again, a training that was interrupted goes on, and one that has ended is loaded.
+
+        Args:
+            text: N sentences of words separated by blanks, which are kept beside the run in
+                ``OUTPUT_DIR.txt``; or a file of them, or a folder with ``train.txt``,
+                ``valid.txt`` and ``test.txt``. None takes what the configuration names.
+            output_dir: the run's folder.
+            system: a row of the table; None takes the configuration's.
+            config: a YAML file or the name of a shipped one; None takes the defaults.
+            progress: whether bars and validations are shown on standard error.
+            settings: keys of the configuration: ``**{"train.epochs": 3}``.
+
+        Raises:
+            InputError: Text or settings are no good, or the folder holds another run.
+            DeviceError: The device is not there.
+            TrainingError: The loss is not finite.
+        """
+        _refuse_forked()
+        place = Path(output_dir)
+        overrides = [
+            f"{key}={value if isinstance(value, str) else config_options.shown(value)}"
+            for key, value in settings.items()
+        ]
+        data_dir = None if text is None else str(_place_of(text, place))
+        chosen: dict[str, Any] = {"system": system, "data_dir": data_dir}
+        folder.check(place, resume=True)
+        is_begun = folder.is_ours(place)
+        if is_begun:
+            saved = layers.read_saved(place / folder.CONFIG)
+            if config is None:
+                merged = layers.override(saved, overrides, **chosen)
+            else:
+                merged = layers.load(config, overrides, **chosen)
+            folder.refuse_changed(place, saved, merged)
+        else:
+            merged = layers.load(config, overrides, **chosen)
+        corpus = folder.corpus_of_run(merged, place)
+        if "mindspore" not in sys.modules:
+            choosing.apply_precision(merged.precision)
+        choosing.choose(merged.device_target, merged.device_id)
+        from mindspore_cvae.training.trainer import train
+
+        _PROCESS[:] = [os.getpid()]
+        with _ALONE, contextlib.nullcontext() if progress else silence():
+            train(merged, place, resume=is_begun, corpus=corpus)
+        return cls.load(place)
 
     @_guarded
     def encode(

@@ -270,3 +270,49 @@ def test_a_forked_process_is_refused(model, monkeypatch):
     for call in (lambda: model.encode(PAIR), lambda: ContrastiveVAE.load(model.folder)):
         with pytest.raises(InputError, match="forked .*spawn"):
             call()
+
+
+SMALL = {
+    "model.embedding_size": 4,
+    "model.hidden_size": 6,
+    "model.latent_size": 3,
+    "data.batch_size": 4,
+    "data.buckets": 1,
+    "eval.rows": 4,
+    "eval.best_valid_sentences": 0,
+    "train.epochs": 1,
+    "device_target": "CPU",
+}
+TEXT = [
+    f"{who} {did} {when}"
+    for who in ("a cat", "the dog", "a bird", "the sun", "we")
+    for did in ("ran", "sat", "slept", "fell")
+    for when in ("today", "soon", "again", "here", "alone")
+]
+
+
+def test_training_from_python(tmp_path, capsys):
+    folder = tmp_path / "runs" / "mine"
+    model = ContrastiveVAE.fit(TEXT, folder, "vae", progress=False, **SMALL)
+    assert capsys.readouterr().err == ""
+    assert model.step > 0 and model.encode(TEXT[:2]).shape == (2, 3)
+    assert (tmp_path / "runs" / "mine.txt").read_text().splitlines() == TEXT
+    again = ContrastiveVAE.fit(TEXT, folder, "vae", progress=False, **SMALL)
+    assert again.step == model.step, "it had ended"
+    np.testing.assert_array_equal(again.encode(TEXT), model.encode(TEXT))
+    more = {**SMALL, "train.epochs": 2}
+    assert ContrastiveVAE.fit(None, folder, progress=False, **more).step == 2 * model.step
+    with pytest.raises(InputError, match="mine.txt holds other sentences"):
+        ContrastiveVAE.fit(TEXT[1:], folder, "vae", **SMALL)
+    with pytest.raises(InputError, match="model.latent_size was 3 in .* and is 4 now"):
+        ContrastiveVAE.fit(TEXT, folder, **{**SMALL, "model.latent_size": 4})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [(["a", "b\nc"], "sentence 2 must be one line"), ([3], "sentence 1 must be one line of text")],
+)
+def test_training_refuses_what_is_no_sentence(tmp_path, text, reason):
+    with pytest.raises(InputError, match=reason):
+        ContrastiveVAE.fit(text, tmp_path / "run", "vae", **SMALL)
+    assert not any(tmp_path.iterdir())

@@ -11,11 +11,11 @@ from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import CommandParser, keep_interrupts, run_command, typed
 from mindspore_cvae.evaluation.columns import printed_rows
 from mindspore_cvae.runs import folder as runs_folder
+from mindspore_cvae.runs.folder import corpus_of_run
 from mindspore_cvae.runs.outputs import check_folder, check_output, write_output
 
 if TYPE_CHECKING:
     pass
-from mindspore_cvae.commands.train import corpus_of_run
 
 
 def eval_main(argv: Sequence[str] | None = None) -> int:

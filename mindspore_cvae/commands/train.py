@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from mindspore_cvae.commands.options import SettingsParser, add_settings, settings
 from mindspore_cvae.common.streams import forgiving
 from mindspore_cvae.config import layers as configuration
-from mindspore_cvae.config import options as config_options
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import CommandParser, InputError, keep_interrupts, run_command, typed
 from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.runs import modelarts
+from mindspore_cvae.runs.folder import corpus_of_run
 
 if TYPE_CHECKING:
     from mindspore_cvae.data.corpus import Corpus
@@ -147,26 +147,9 @@ def _training_config(arguments: argparse.Namespace) -> tuple[Config, Path]:
     saved = configuration.read_saved(folder / runs_folder.CONFIG)
     if arguments.config is None or config is None:
         config = configuration.override(saved, **options)
-    changed = configuration.differences(saved, config)
-    if changed and not arguments.force:
-        key, values = next(iter(changed.items()))
-        old, new = map(config_options.shown, values)
-        raise InputError(
-            f"{key} was {old} in {folder / runs_folder.CONFIG} and is {new} now: a run goes on "
-            "with the settings that it began with, so leave it as it was, or --force"
-        )
+    if not arguments.force:
+        runs_folder.refuse_changed(folder, saved, config)
     return config, folder
-
-
-def corpus_of_run(config: Config, run: Path | None) -> Corpus:
-    """The corpus, numbered by the vocabulary of a run if there is one."""
-    from mindspore_cvae.data.corpus import load_corpus
-    from mindspore_cvae.data.vocabulary import Vocabulary
-
-    vocabulary = None
-    if run is not None and (run / runs_folder.VOCABULARY).exists():
-        vocabulary = Vocabulary.load(run / runs_folder.VOCABULARY)
-    return load_corpus(config.data, vocabulary)
 
 
 def _summary(corpus: Corpus) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
@@ -23,6 +25,8 @@ class Bar(tqdm):
         Args:
             seconds: how long it took, up to now.
         """
+        if self.disable:
+            return
         # To the bar it is as if it had been done before the start, and the clock had stood still.
         self.n += 1
         self.initial += 1
@@ -43,6 +47,25 @@ class _Lines(Bar):
         self.disable = True
 
 
+_silences: list[None] = []
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Meanwhile nothing is shown of what goes on."""
+    _silences.append(None)
+    try:
+        yield
+    finally:
+        _silences.pop()
+
+
+def tell(line: str) -> None:
+    """A line for a person on standard error, beside a bar."""
+    if not _silences:
+        sys.stderr.write(line + "\n")
+
+
 def progress(title: str, total: int, unit: str, done: int = 0) -> Bar:
     """A counter on standard error that shows rate and time left; ``set_postfix_str`` adds a note.
 
@@ -54,6 +77,8 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Bar:
     """
     common = {"desc": title, "total": total, "unit": f" {unit}", "initial": done, "leave": False}
     # {rate_fmt} would turn into seconds a step where steps are slow.
+    if _silences:
+        return Bar(**common, disable=True)
     text = "{n}/{total} {rate_noinv_fmt}, {remaining} left{postfix}"
     if sys.stderr.isatty():
         return Bar(**common, dynamic_ncols=True, bar_format="{desc}: {bar} " + text)

@@ -23,6 +23,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mindspore_cvae import __version__
 from mindspore_cvae.common.files import (
@@ -39,6 +40,9 @@ from mindspore_cvae.errors import InputError, warn_user
 from mindspore_cvae.runs.checkpoints import is_sealed
 from mindspore_cvae.runs.checkpoints import own_files as checkpoint_files
 from mindspore_cvae.runs.lock import LOCK, Lock
+
+if TYPE_CHECKING:
+    from mindspore_cvae.data.corpus import Corpus
 
 CONFIG = "config.yaml"
 
@@ -351,6 +355,29 @@ def read_log(folder: str | os.PathLike) -> list[dict]:
     except OSError:
         return []
     return rows
+
+
+def refuse_changed(folder: Path, saved: Config, config: Config) -> None:
+    """Raises InputError where a run that is to go on would compute other steps than it began."""
+    changed = configuration.differences(saved, config)
+    if changed:
+        key, values = next(iter(changed.items()))
+        old, new = map(config_options.shown, values)
+        raise InputError(
+            f"{key} was {old} in {folder / CONFIG} and is {new} now: a run goes on with the "
+            "settings that it began with, so leave it as it was, or --force"
+        )
+
+
+def corpus_of_run(config: Config, run: Path | None) -> Corpus:
+    """The corpus, numbered by the vocabulary of a run if there is one."""
+    from mindspore_cvae.data.corpus import load_corpus
+    from mindspore_cvae.data.vocabulary import Vocabulary
+
+    vocabulary = None
+    if run is not None and (run / VOCABULARY).exists():
+        vocabulary = Vocabulary.load(run / VOCABULARY)
+    return load_corpus(config.data, vocabulary)
 
 
 class Log:

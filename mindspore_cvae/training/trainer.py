@@ -15,7 +15,6 @@ import math
 import os
 import platform
 import signal
-import sys
 import threading
 import time
 import typing
@@ -27,7 +26,7 @@ import numpy as np
 from mindspore import Tensor
 
 from mindspore_cvae import __version__
-from mindspore_cvae.common.progress import Bar, progress
+from mindspore_cvae.common.progress import Bar, progress, tell
 from mindspore_cvae.common.randomness import generator
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data.batches import Batch, EpochPlan, batch_dataset, corpus_widths, make_batch
@@ -501,7 +500,7 @@ class Trainer:
         )
         if not is_valid:
             warn_user(f"epoch {epoch}: KL {kl}, {config.train.select} {value}: not a candidate")
-        sys.stderr.write(validation_line(epoch, metrics, is_best) + "\n")
+        tell(validation_line(epoch, metrics, is_best))
         self.save(best=is_best, best_valid=is_best_valid)
 
     def save(self, best: bool = False, best_valid: bool = False) -> None:
