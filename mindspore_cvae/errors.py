@@ -106,6 +106,9 @@ def run_command(main: Callable[[], object]) -> int:
     # Streams that the caller closed are None: what is told has nowhere to go, and work goes on.
     sys.stdout = sys.stdout or open(os.devnull, "w")
     sys.stderr = sys.stderr or open(os.devnull, "w")
+    if hasattr(sys.stdout, "reconfigure"):
+        # Names of files may hold bytes that are no text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _refuse_deleted_directory()
         result = main()

@@ -39,6 +39,15 @@ def test_work_goes_on_where_nobody_reads(tmp_path, shell):
     assert (tmp_path / "rc").read_text() == "0\n"
 
 
+def test_a_name_that_is_no_text_can_be_told():
+    code = (
+        "import os; from mindspore_cvae.errors import run_command;"
+        "run_command(lambda: print('run', os.fsdecode(b'r\\xe9')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True)
+    assert (done.stdout, done.stderr) == (b"run r\\udce9\n", b"")
+
+
 def test_a_deleted_working_directory_is_one_sentence(tmp_path):
     folder = tmp_path / "gone"
     folder.mkdir()
