@@ -16,6 +16,7 @@ import numpy as np
 
 from mindspore_cvae.api import ContrastiveVAE, interpolation_weights
 from mindspore_cvae.commands.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.common.files import read_regular
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data.sentences import number_sentences
 from mindspore_cvae.data.text import decode_text, read_text
@@ -75,6 +76,9 @@ def _parser() -> CommandParser:
     add("interpolate", "Decode the line between two sentences.", _pair, _decoding("greedy"))
     add("encode", "Write posterior means, one row a sentence, as .npy.", _input, _seed)
     add("nearest", "Find the closest training sentences.", _input, _neighbours)
+    add("decode", "Decode codes, the rows of an .npy file.", _codes, _decoding("greedy"))
+    add("score", "How well the model describes sentences, nats each.", _input)
+    add("arithmetic", "Decode a sum of codes: A - B + C.", _sum, _decoding("greedy"))
     return parser
 
 
@@ -120,6 +124,19 @@ def _pair(command: argparse.ArgumentParser) -> None:
     command.add_argument("--steps", type=int, default=11, metavar="N", help="sentences (11)")
 
 
+def _codes(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--codes", required=True, metavar="FILE", help="an array (N, Z), as encode writes it"
+    )
+
+
+def _sum(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "sentences", nargs="+", metavar="SENTENCE", help="with - or + between them"
+    )
+    command.set_defaults(input=None)
+
+
 def _neighbours(command: argparse.ArgumentParser) -> None:
     command.add_argument("--k", type=int, default=5, metavar="K", help="for each sentence (5)")
 
@@ -159,6 +176,11 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name, lowest)
         if value < lowest:
             raise InputError(f"--{name} must be {lowest} or more, not {value}")
+    if arguments.action == "arithmetic":
+        arguments.signs = ["+", *arguments.sentences[1::2]]
+        arguments.sentences = arguments.sentences[::2]
+        if set(arguments.signs) - {"+", "-"} or len(arguments.signs) != len(arguments.sentences):
+            raise InputError('arithmetic takes sentences with - or + between them: "A" - "B" + "C"')
     if "decoding" in arguments:
         options = _options(arguments)
         Decoding(method=options.pop("decoding"), **options)
@@ -269,6 +291,53 @@ def _encode(model: ContrastiveVAE, arguments, sentences) -> str | bytes:
     return file.getvalue()
 
 
+def _decode(model: ContrastiveVAE, arguments, sentences) -> str:
+    content = read_regular(Path(arguments.codes))
+    try:
+        z = np.load(io.BytesIO(content), allow_pickle=False)
+        is_good = z.dtype.kind == "f" and bool(np.isfinite(z).all())
+    except (ValueError, EOFError, AttributeError):
+        is_good = False
+    if not is_good:
+        raise InputError(
+            f"{arguments.codes} is no .npy file of finite numbers, as encode writes it"
+        )
+    texts = model.decode(z, seed=arguments.seed, **_options(arguments))
+    rows = [{"index": number, "sentence": text} for number, text in enumerate(texts)]
+    return _lines(rows, arguments, lambda row: row["sentence"])
+
+
+def _score(model: ContrastiveVAE, arguments, sentences) -> str:
+    scores = model.score(sentences)
+    columns = {name: getattr(scores, name) for name in ("neg_elbo", "rec", "kl", "tokens")}
+    rows = [
+        {
+            "sentence": sentence,
+            **{
+                name: None if values is None else values[number].item()
+                for name, values in columns.items()
+            },
+        }
+        for number, sentence in enumerate(sentences)
+    ]
+
+    def text(row: dict) -> str:
+        numbers = [row[name] for name in columns]
+        shown = [
+            "-" if n is None else f"{n:.4f}" if isinstance(n, float) else str(n) for n in numbers
+        ]
+        return "\t".join([*shown, row["sentence"]])
+
+    return _lines(rows, arguments, text)
+
+
+def _arithmetic(model: ContrastiveVAE, arguments, sentences) -> str:
+    signs = np.array([1.0 if sign == "+" else -1.0 for sign in arguments.signs])
+    z = (signs[:, None] * model.encode(sentences, seed=arguments.seed)).sum(0, keepdims=True)
+    (text,) = model.decode(z, seed=arguments.seed, **_options(arguments))
+    return _lines([{"sentence": text}], arguments, lambda row: row["sentence"])
+
+
 def _nearest(model: ContrastiveVAE, arguments, sentences) -> str:
     found = model.nearest(sentences, arguments.k)
     rows = [
@@ -293,5 +362,8 @@ ACTIONS = {
     "interpolate": _interpolate,
     "encode": _encode,
     "nearest": _nearest,
+    "decode": _decode,
+    "score": _score,
+    "arithmetic": _arithmetic,
 }
 """What each action makes: the content of its output."""

@@ -24,7 +24,10 @@ COMMANDS = {
         "compare": ("compare:main", "several runs side by side on one page"),
     },
     "Use a trained model": {
-        "generate": ("generate:generate_main", "sample, reconstruct, interpolate, encode, nearest"),
+        "generate": (
+            "generate:generate_main",
+            "sentences from a model, and what it makes of given ones",
+        ),
         "export": ("export:export_main", "the graphs of a model as MindIR"),
         "convert": ("convert:convert_main", "weights of PyTorch's layout, in and out"),
     },

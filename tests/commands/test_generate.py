@@ -237,3 +237,53 @@ def test_help_and_refusals_do_not_wait_for_mindspore(run):
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "--top_p" in done.stdout
+
+
+def test_codes_are_decoded_as_encode_wrote_them(call, model, tmp_path):
+    codes = tmp_path / "z.npy"
+    assert call("encode", "--output", codes, *PAIR)[0] == 0
+    code, lines, _ = call("decode", "--codes", codes)
+    assert code == 0 and lines == model.reconstruct(PAIR)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00", "nan", "objects"])
+def test_codes_that_are_none_are_one_sentence(call, tmp_path, content):
+    codes = tmp_path / "z.npy"
+    if isinstance(content, bytes):
+        codes.write_bytes(content)
+    else:
+        made = np.full((2, 4), np.nan) if content == "nan" else np.array([{}, []], object)
+        np.save(codes, made, allow_pickle=True)
+    code, lines, errors = call("decode", "--codes", codes)
+    assert (code, lines) == (2, [])
+    assert errors.startswith(f"error: {codes} is no .npy file of finite numbers")
+
+
+def test_scores_of_sentences(call, model):
+    expected = model.score(PAIR)
+    code, lines, _ = call("score", *PAIR)
+    assert code == 0
+    for number, line in enumerate(lines):
+        *numbers, sentence = line.split("\t")
+        assert sentence == PAIR[number]
+        values = expected.neg_elbo, expected.rec, expected.kl, expected.tokens
+        assert numbers[3] == str(expected.tokens[number])
+        np.testing.assert_allclose(
+            [float(text) for text in numbers], [value[number] for value in values], atol=1e-4
+        )
+    _, rows, _ = call("score", "--jsonl", PAIR[0])
+    assert json.loads(rows[0])["rec"] == pytest.approx(expected.rec[0], rel=1e-5)
+
+
+def test_arithmetic_decodes_the_sum_of_codes(call, model):
+    a, b, c = (*PAIR, PAIR[0])
+    z = model.encode([a, b, c])
+    code, lines, _ = call("arithmetic", a, "-", b, "+", c)
+    assert code == 0 and lines == model.decode(z[:1] - z[1:2] + z[2:])
+    assert call("arithmetic", a)[1] == model.reconstruct([a])
+
+
+@pytest.mark.parametrize("expression", [["a", "-"], ["a", "b"], ["a", "*", "b"]])
+def test_arithmetic_needs_signs_between_sentences(call, expression):
+    code, _, errors = call("arithmetic", *expression)
+    assert code == 2 and "with - or + between them" in errors
