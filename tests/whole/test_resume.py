@@ -64,6 +64,20 @@ def parts():
         yield parts
 
 
+@pytest.fixture(scope="module", autouse=True)
+def hang_up():
+    """A hang-up ends a training, even where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_nohup_keeps_a_training_from_the_hang_up(monkeypatch):
+    assert signal.SIGHUP in trainer.Trainer._signals()
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
+    assert trainer.Trainer._signals() == [signal.SIGTERM, signal.SIGINT]
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("corpus") / "data")
@@ -134,10 +148,11 @@ def test_a_kill_at_any_moment_changes_nothing(whole, data, tmp_path, system, str
         assert resumed(argv, folder) == expected, f"killed at {moments[at]} (number {at})"
 
 
-def test_a_kill_while_the_best_is_marked_changes_nothing(whole, data, tmp_path):
+@pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_kill_while_the_best_is_marked_changes_nothing(whole, data, tmp_path, stride):
     expected, moments = whole(ANY_SYSTEM)
     last_score = max(at for at, moment in enumerate(moments) if moment == "score 6")
-    for at in range(last_score, moments.index("step 7")):
+    for at in range(last_score, moments.index("step 7"), stride):
         folder = tmp_path / str(at)
         argv = options(ANY_SYSTEM, data, folder)
         assert killed(at, argv)
@@ -459,13 +474,13 @@ def test_a_second_signal_ends_the_process_at_once(whole, data, tmp_path):
     assert resumed(argv, folder) == expected
 
 
-def trains(folder: Path, begun: str) -> bool:
-    """Whether the log has a step behind the row that begins it."""
+def trains(folder: Path, times: int) -> bool:
+    """Whether the log has so many rows that begin a sitting, and a step behind the last."""
     log = folder / runs_folder.LOG
-    events = (
-        [json.loads(row)["event"] for row in log.read_text().splitlines()] if log.exists() else []
-    )
-    return begun in events and "step" in events[events.index(begun) :]
+    lines = log.read_text().splitlines() if log.exists() else []
+    events = [json.loads(row)["event"] for row in lines]
+    begun = [at for at, event in enumerate(events) if event in ("start", "resume")]
+    return len(begun) == times and "step" in events[begun[-1] :]
 
 
 def test_signals_to_the_command(data, tmp_path):
@@ -474,14 +489,14 @@ def test_signals_to_the_command(data, tmp_path):
         *(STEP_KINDS["joint"], data, folder),
         *("train.epochs=1000000", "train.patience=null", "train.log_every_steps=1"),
     )
-    for (number, code), begun in zip(SIGNALS.items(), ("start", "resume"), strict=True):
+    for times, (number, code) in enumerate(SIGNALS.items(), 1):
         with open(tmp_path / "errors", "w+") as errors:
             process = subprocess.Popen(
                 [sys.executable, ROOT / "train.py", *argv],
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
             )
-            while process.poll() is None and not trains(folder, begun):
+            while process.poll() is None and not trains(folder, times):
                 time.sleep(0.05)
             process.send_signal(number)
             assert process.wait() == code
@@ -524,8 +539,16 @@ SIX = list(KILLS.values())[:6]
 
 @pytest.mark.parametrize(
     ("system", "moments"),
-    [(system, SIX[number::KINDS]) for number, system in enumerate(STEP_KINDS.values())],
-    ids=STEP_KINDS,
+    [
+        # Every process compiles anew, and refinement has many graphs: the slow tests kill it.
+        pytest.param(
+            system,
+            SIX[number::KINDS],
+            id=kind,
+            marks=pytest.mark.slow if kind == "semi_amortized" else (),
+        )
+        for number, (kind, system) in enumerate(STEP_KINDS.items())
+    ],
 )
 def test_processes_killed_at_six_moments(whole, data, tmp_path, system, moments):
     assert moments
