@@ -98,3 +98,5 @@ def restore(cell: nn.Cell, tensors: dict[str, np.ndarray], source: str) -> None:
             )
         # In place: a loop of a compiled graph sees no other tensor; see steps.CriticThenModel.
         ops.assign(parameter, Tensor(values))
+    # Operators outside of graphs are dispatched, not done, when their calls return.
+    mindspore.runtime.synchronize()

@@ -278,3 +278,4 @@ class ToyTrainer:
         """Takes back what :meth:`state` gave."""
         for parameter in self.step.get_parameters():
             ops.assign(parameter, Tensor(state[parameter.name]))
+        ms.runtime.synchronize()

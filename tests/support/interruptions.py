@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
-from mindspore import Tensor, ops
+from mindspore import Tensor, ops, runtime
 
 from mindspore_cvae.commands.train import train_main
 from mindspore_cvae.common import files
@@ -251,6 +251,7 @@ class Parts:
         part, start = self.made[key]
         for parameter in part.get_parameters() if start else ():
             ops.assign(parameter, Tensor(start[parameter.name]))
+        runtime.synchronize()
         return part
 
     @staticmethod

@@ -111,6 +111,7 @@ class Training:
     def restore(self, state):
         for parameter in self.parameters():
             ms.ops.assign(parameter, Tensor(state[parameter.name]))
+        ms.runtime.synchronize()
         return self
 
     def parameters(self):
