@@ -15,6 +15,6 @@ setup(
     package_data={
         "mindspore_cvae": ["py.typed"],
         "mindspore_cvae.configs": ["*.yaml"],
-        "mindspore_cvae.report": ["page.html", "comparison.html", "page.css"],
+        "mindspore_cvae.report": ["*.html", "page.css"],
     },
 )

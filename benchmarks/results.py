@@ -15,12 +15,13 @@ import argparse
 import io
 import json
 import math
+import textwrap
 from pathlib import Path
 
 import numpy as np
 
 from mindspore_cvae.common.files import write_atomically
-from mindspore_cvae.report.comparison import numbers
+from mindspore_cvae.report.comparison import difference
 from mindspore_cvae.reproduction.paper import TABLE_1
 from mindspore_cvae.runs import folder as runs_folder
 
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 TITLES = {"embedded": "The embedded corpus, where the truth is known", "ptb": "PTB"}
 YARDSTICKS = ("lstm_lm", "vae")
+SENTENCES = "sentences-best_valid.tsv"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->\n"
 COLUMNS = (
     ("-ELBO, paper's way", "best", "neg_elbo", 2),
@@ -72,23 +74,15 @@ def collect(folder: Path, hardware: str) -> None:
         }
         for yardstick in YARDSTICKS:
             other = folder / f"{data}-{yardstick}"
-            found = difference(run, other) if other != run and other.is_dir() else None
-            document[f"iw_nll_to_{yardstick}"] = found
+            found = None
+            if other != run and other.is_dir():
+                pair = [runs_folder.read_sentences(path / SENTENCES) for path in (other, run)]
+                if len(pair[0].get("iw_nll", ())) == len(pair[1].get("iw_nll", ())):
+                    found = difference(pair[0], pair[1], "iw_nll")
+            document[f"iw_nll_to_{yardstick}"] = found and (found["mean"], found["error"])
         place = RESULTS / data / f"{name}.json"
         place.parent.mkdir(exist_ok=True)
         write_atomically(place, json.dumps(document, indent=1, allow_nan=False) + "\n")
-
-
-def difference(run: Path, other: Path) -> tuple[float, float] | None:
-    """Mean and standard error of the differences of IW-NLL, sentence by sentence."""
-    columns = [
-        numbers(runs_folder.read_sentences(folder / "sentences-best_valid.tsv").get("iw_nll", ()))
-        for folder in (run, other)
-    ]
-    if len(columns[0]) < 2 or len(columns[0]) != len(columns[1]):
-        return None
-    values = columns[0] - columns[1]
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def table(documents: list[dict], data: str) -> str:
@@ -163,8 +157,11 @@ def write_page() -> None:
         floor = f" No model can be below {truth:.2f} nats, the truth." if truth else ""
         parts += [
             f"## {TITLES.get(folder.name, folder.name)}",
-            f"{sentences} test sentences, {documents[0]['best_valid']['iw_samples']} draws of the "
-            f"bound; {'; '.join(hardware)}.{floor}",
+            textwrap.fill(
+                f"{sentences} test sentences, {documents[0]['best_valid']['iw_samples']} draws of "
+                f"the bound; {'; '.join(hardware)}.{floor}",
+                100,
+            ),
             table(documents, folder.name),
             f"![exact MI and IW-PPL, {folder.name}]({folder.name}.png)",
         ]

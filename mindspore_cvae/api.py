@@ -97,6 +97,14 @@ def _refuse_forked() -> None:
         )
 
 
+def _begin(config: Config) -> None:
+    """Imports MindSpore as a configuration wants it, and notes whose process it is."""
+    if "mindspore" not in sys.modules:
+        choosing.apply_precision(config.precision)
+    choosing.choose(config.device_target, config.device_id)
+    _PROCESS[:] = [os.getpid()]
+
+
 def _place_of(text: str | Path | Sequence[str], output_dir: Path) -> Path:
     """Where the sentences lie, or the file beside the run that they are written to."""
     if isinstance(text, (str, Path)):
@@ -181,12 +189,9 @@ class ContrastiveVAE:
         _refuse_forked()
         if config is None:
             config = folder.read_config(run, device_target=device_target, device_id=device_id)
-        if "mindspore" not in sys.modules:
-            choosing.apply_precision(config.precision)
-        choosing.choose(config.device_target, config.device_id)
+        _begin(config)
         from mindspore_cvae.runs.loading import load_run
 
-        _PROCESS[:] = [os.getpid()]
         with _ALONE:
             return cls(load_run(run, checkpoint, config))
 
@@ -231,21 +236,14 @@ class ContrastiveVAE:
         folder.check(place, resume=True)
         is_begun = folder.is_ours(place)
         if is_begun:
-            saved = layers.read_saved(place / folder.CONFIG)
-            if config is None:
-                merged = layers.override(saved, overrides, **chosen)
-            else:
-                merged = layers.load(config, overrides, **chosen)
-            folder.refuse_changed(place, saved, merged)
+            given = None if config is None else layers.load(config, overrides, **chosen)
+            merged = folder.resumed_config(place, given, overrides=overrides, **chosen)
         else:
             merged = layers.load(config, overrides, **chosen)
         corpus = folder.corpus_of_run(merged, place)
-        if "mindspore" not in sys.modules:
-            choosing.apply_precision(merged.precision)
-        choosing.choose(merged.device_target, merged.device_id)
+        _begin(merged)
         from mindspore_cvae.training.trainer import train
 
-        _PROCESS[:] = [os.getpid()]
         with _ALONE, contextlib.nullcontext() if progress else silence():
             train(merged, place, resume=is_begun, corpus=corpus)
         return cls.load(place)
@@ -425,7 +423,6 @@ class _Codes(NamedTuple):
     split: Split
     z: np.ndarray
 
-    @_guarded
     def nearest(self, point: np.ndarray, k: int, vocabulary) -> list[Neighbour]:
         distances = np.sqrt(((self.z.astype(np.float64) - point) ** 2).sum(1))
         found: dict[str, Neighbour] = {}

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mindspore_cvae.commands.options import SettingsParser, add_settings, number, settings
 from mindspore_cvae.devices import choosing
-from mindspore_cvae.errors import CommandParser, keep_interrupts, run_command, typed
+from mindspore_cvae.errors import CommandParser, run_command, typed
 from mindspore_cvae.evaluation.columns import printed_rows
 from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.runs.folder import corpus_of_run
 from mindspore_cvae.runs.outputs import check_folder, check_output, write_output
 
-if TYPE_CHECKING:
-    pass
-
 
 def eval_main(argv: Sequence[str] | None = None) -> int:
     """The command ``eval``; arguments and exit codes as for :func:`train_main`."""
-    if argv is None:
-        keep_interrupts()
     return run_command(lambda: _evaluate(argv))
 
 
@@ -110,17 +104,12 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     )
     # Numbers that were computed are shown before anything can fail.
     print(metrics_table(metrics), flush=True)
-    path = arguments.output
+    path, columns = arguments.output, {name: column.tolist() for name, column in values.items()}
     if path is None:
-        before = runs_folder.read_metrics(folder, runs_folder.metrics_name(arguments.split))
-        is_added = runs_folder.is_of_the_same_evaluation(before, metrics)
-        columns = {name: column.tolist() for name, column in values.items()}
-        runs_folder.write_sentences(folder, arguments.split, columns, is_added)
-        path = runs_folder.write_metrics(folder, arguments.split, metrics)
+        path = runs_folder.write_metrics(folder, arguments.split, metrics, columns)
     else:
         write_output(path, runs_folder.json_text(metrics))
     if arguments.per_sentence is not None:
-        columns = {name: column.tolist() for name, column in values.items()}
         write_output(arguments.per_sentence, runs_folder.tab_separated(columns))
     print(f"written to {path}")
     return 0

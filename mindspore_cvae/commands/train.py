@@ -13,7 +13,7 @@ from mindspore_cvae.common.streams import forgiving
 from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.devices import choosing
-from mindspore_cvae.errors import CommandParser, InputError, keep_interrupts, run_command, typed
+from mindspore_cvae.errors import CommandParser, InputError, run_command, typed
 from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.runs import modelarts
 from mindspore_cvae.runs.folder import corpus_of_run
@@ -36,8 +36,6 @@ def train_main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 bad input or configuration, 143, 130 and 129 after SIGTERM, SIGINT
         and SIGHUP, 1 anything else.
     """
-    if argv is None:
-        keep_interrupts()
     return run_command(lambda: _train(argv))
 
 
@@ -144,12 +142,8 @@ def _training_config(arguments: argparse.Namespace) -> tuple[Config, Path]:
         assert config is not None
         return config, folder
 
-    saved = configuration.read_saved(folder / runs_folder.CONFIG)
-    if arguments.config is None or config is None:
-        config = configuration.override(saved, **options)
-    if not arguments.force:
-        runs_folder.refuse_changed(folder, saved, config)
-    return config, folder
+    given = None if arguments.config is None else config
+    return runs_folder.resumed_config(folder, given, arguments.force, **options), folder
 
 
 def _summary(corpus: Corpus) -> list[str]:

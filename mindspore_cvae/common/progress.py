@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 from tqdm import tqdm
 
@@ -47,22 +48,22 @@ class _Lines(Bar):
         self.disable = True
 
 
-_silences: list[None] = []
+_IS_SILENT = ContextVar("is_silent", default=False)
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """Meanwhile nothing is shown of what goes on."""
-    _silences.append(None)
+    token = _IS_SILENT.set(True)
     try:
         yield
     finally:
-        _silences.pop()
+        _IS_SILENT.reset(token)
 
 
 def tell(line: str) -> None:
     """A line for a person on standard error, beside a bar."""
-    if not _silences:
+    if not _IS_SILENT.get():
         sys.stderr.write(line + "\n")
 
 
@@ -77,7 +78,7 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Bar:
     """
     common = {"desc": title, "total": total, "unit": f" {unit}", "initial": done, "leave": False}
     # {rate_fmt} would turn into seconds a step where steps are slow.
-    if _silences:
+    if _IS_SILENT.get():
         return Bar(**common, disable=True)
     text = "{n}/{total} {rate_noinv_fmt}, {remaining} left{postfix}"
     if sys.stderr.isatty():

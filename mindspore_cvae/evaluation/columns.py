@@ -17,6 +17,11 @@ UNSOUND = ("no bound", "estimate")
 """Standings of those that bound nothing."""
 
 
+def style_of(standing: str) -> str:
+    """The class of a standing's badge on a page."""
+    return "good" if standing in SOUND else "warn" if standing in UNSOUND else ""
+
+
 @dataclass(frozen=True)
 class Column:
     """A number of a table.

@@ -35,9 +35,6 @@ from mindspore_cvae.model.posteriors import NoLatent
 from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.runs.loading import LoadedRun
 
-FOLDER = "export"
-WEIGHTS = "weights.safetensors"
-DESCRIPTION = "description.json"
 TOLERANCE = 1e-5
 """Largest difference between a loaded graph and the model, absolute and relative."""
 
@@ -205,16 +202,18 @@ def export_run(
         "no_unk": no_unk,
         "graphs": descriptions,
     }
-    folder = run.folder / FOLDER
+    folder = run.folder / runs_folder.EXPORT
     folder.mkdir(exist_ok=True)
     # Graphs without a description are not finished.
-    (folder / DESCRIPTION).unlink(missing_ok=True)
+    (folder / runs_folder.EXPORT_DESCRIPTION).unlink(missing_ok=True)
     for file, content in contents.items():
         write_atomically(folder / file, content)
     parameters = {item.name: item.asnumpy() for item in run.model.get_parameters()}
-    write_state_dict(folder / WEIGHTS, to_state_dict(parameters))
+    write_state_dict(folder / runs_folder.EXPORT_WEIGHTS, to_state_dict(parameters))
     run.vocabulary.save(folder / runs_folder.VOCABULARY)
-    write_atomically(folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+    write_atomically(
+        folder / runs_folder.EXPORT_DESCRIPTION, json.dumps(description, indent=1) + "\n"
+    )
     return folder, {name: graph["largest_difference"] for name, graph in descriptions.items()}
 
 

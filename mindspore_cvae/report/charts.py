@@ -91,12 +91,7 @@ def line_chart(
 
     parts = []
     for tick in log_ticks(low, high) if is_logarithmic else ticks(low, high, 4):
-        height = f"{down(tick):.1f}"
-        style = "zero" if tick == 0 and low < 0 else "grid"
-        parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=height, y2=height, class_=style))
-        parts.append(
-            element("text", short(tick), x=LEFT - 6, y=f"{down(tick) + 4:.1f}", text_anchor="end")
-        )
+        parts += _level(tick, down(tick), "zero" if tick == 0 and low < 0 else "grid")
     for tick in ticks(first, last, 5, whole=True):
         place = across(tick)
         anchor = "end" if place > WIDTH - RIGHT - 12 else "middle"
@@ -119,6 +114,15 @@ def line_chart(
         for number, line in enumerate(lines)
     ]
     return element("figure", caption, legend(names) if len(lines) > 1 else None, picture)
+
+
+def _level(value: float, height: float, style: str) -> list[Markup]:
+    """A line across the picture at a height, and its value on the left."""
+    at = f"{height:.1f}"
+    return [
+        element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_=style),
+        element("text", short(value), x=LEFT - 6, y=f"{height + 4:.1f}", text_anchor="end"),
+    ]
 
 
 def plane(
@@ -148,12 +152,7 @@ def plane(
 
     parts = []
     for tick in ticks(low, high, 4):
-        height = place(left, tick)[1]
-        at = f"{height:.1f}"
-        parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="grid"))
-        parts.append(
-            element("text", short(tick), x=LEFT - 6, y=f"{height + 4:.1f}", text_anchor="end")
-        )
+        parts += _level(tick, place(left, tick)[1], "grid")
     for tick in ticks(left, right, 5):
         where = f"{place(tick, low)[0]:.1f}"
         parts.append(element("text", short(tick), x=where, y=HEIGHT - 5, text_anchor="middle"))

@@ -16,7 +16,7 @@ from mindspore_cvae import __version__
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.errors import InputError
-from mindspore_cvae.evaluation.columns import COLUMNS, PAPER, SOUND, UNSOUND, VALID, Column
+from mindspore_cvae.evaluation.columns import COLUMNS, PAPER, UNSOUND, VALID, Column, style_of
 from mindspore_cvae.report.charts import COLOURS, Line, line_chart, plane
 from mindspore_cvae.report.page import FOLDER, fill
 from mindspore_cvae.report.sections import shown
@@ -73,17 +73,28 @@ def paired_difference(first: Entry, other: Entry) -> dict[str, Any] | None:
     its standard error: sentences are as hard for one model as for another, so that the error of a
     difference is much smaller than that of either mean. None where they have none in common."""
     for key in PAIRED:
-        both = [numbers(entry.sentences.get(key, ())) for entry in (first, other)]
-        lines = [list(entry.sentences.get("line", ())) for entry in (first, other)]
-        count = min(len(values) for values in both)
-        if count > 1 and lines[0][:count] == lines[1][:count]:
-            values = both[1][:count] - both[0][:count]
-            error = values.std(ddof=1) / math.sqrt(count)
-            return {"key": key, "mean": values.mean(), "error": error, "sentences": count}
+        found = difference(first.sentences, other.sentences, key)
+        if found is not None:
+            return {"key": key, **found}
     return None
 
 
-def numbers(texts: Sequence[str]) -> np.ndarray:
+def difference(
+    first: Mapping[str, Sequence[str]], other: Mapping[str, Sequence[str]], key: str
+) -> dict[str, Any] | None:
+    """``mean``, ``error`` and ``sentences`` of other - first in a column of
+    :func:`runs.folder.read_sentences`; None where they have no sentences in common."""
+    both = [_numbers(columns.get(key, ())) for columns in (first, other)]
+    lines = [list(columns.get("line", ())) for columns in (first, other)]
+    count = min(len(values) for values in both)
+    if count < 2 or lines[0][:count] != lines[1][:count]:
+        return None
+    values = both[1][:count] - both[0][:count]
+    error = values.std(ddof=1) / math.sqrt(count)
+    return {"mean": float(values.mean()), "error": float(error), "sentences": count}
+
+
+def _numbers(texts: Sequence[str]) -> np.ndarray:
     """Texts of a column as numbers; none where one of them is no number."""
     try:
         return np.array([float(text) for text in texts])
@@ -134,12 +145,9 @@ def contents(
 ) -> dict[str, Any]:
     """What the template prints: ``title``, ``split``, ``names``, ``groups`` of rows of the table,
     ``differences``, ``charts``, ``paths``, ``version``."""
-    paths = []
-    for entry in entries if interpolate is not None else ():
-        made = interpolate(entry) if interpolate is not None else None
-        if made is not None:
-            first, last, texts = made
-            paths.append({"name": entry.name, "first": first, "last": last, "texts": texts})
+    made = [] if interpolate is None else [(entry.name, interpolate(entry)) for entry in entries]
+    keys = ("first", "last", "texts")
+    paths = [{"name": name, **dict(zip(keys, path, strict=True))} for name, path in made if path]
     names = [entry.name for entry in entries]
     return {
         "title": " \N{MIDDLE DOT} ".join(names),
@@ -170,20 +178,17 @@ def _rows(columns: Sequence[Column], entries: Sequence[Entry]) -> list[dict[str,
         best = None
         if column.better and len(found) > 1 and not set(standings) & set(UNSOUND):
             best = (max if column.better == "up" else min)(found)
+        errors = [shown(entry.metrics.get(f"{column.key}_error")) for entry in entries]
         cells = [
             {
                 "text": text or "\N{EN DASH}",
+                "error": error,
                 "standing": standing,
+                "style": style_of(standing),
                 "is_best": best is not None and value == best,
             }
-            for value, text, standing in zip(values, texts, standings, strict=True)
+            for value, text, error, standing in zip(values, texts, errors, standings, strict=True)
         ]
-        for cell in cells:
-            good = cell["standing"] in SOUND
-            cell["style"] = "good" if good else "warn" if cell["standing"] in UNSOUND else ""
-        errors = [shown(entry.metrics.get(f"{column.key}_error")) for entry in entries]
-        for cell, error in zip(cells, errors, strict=True):
-            cell["error"] = error
         rows.append({"title": column.title, "cells": cells})
     return rows
 

@@ -22,7 +22,7 @@ from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.config import options as config_options
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.errors import InputError, warn_user
-from mindspore_cvae.evaluation.columns import PAPER, SOUND, UNSOUND, VALID, chosen
+from mindspore_cvae.evaluation.columns import PAPER, VALID, chosen, style_of
 from mindspore_cvae.report.charts import MOST_POINTS, Line, Point, line_chart, scatter
 from mindspore_cvae.report.page import fill, shortened
 from mindspore_cvae.report.specimens import Specimens, make_specimens
@@ -262,10 +262,9 @@ def _metric_table(metrics: Mapping, slots: System) -> dict[str, Any]:
             value = shown(metrics.get(column.key))
             if value is not None:
                 standing = column.standing_of(slots)
-                style = "good" if standing in SOUND else "warn" if standing in UNSOUND else ""
                 meaning = column.meaning.replace("`", "")
                 row = {"title": column.title, "value": value, "meaning": meaning}
-                rows.append({**row, "standing": standing, "style": style})
+                rows.append({**row, "standing": standing, "style": style_of(standing)})
         if rows:
             groups.append({"title": title, "rows": rows})
     facts = [f"{shown(metrics.get(key))} {key}" for key in ("sentences", "tokens", "draws")]

@@ -23,7 +23,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mindspore_cvae import __version__
 from mindspore_cvae.common.files import (
@@ -96,16 +96,18 @@ def is_ours(folder: str | os.PathLike) -> bool:
 
 
 def _first_line(path: Path) -> str:
+    if not path.is_file():
+        return ""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return file.readline(1 << 16) if path.is_file() else ""
+            return file.readline(1 << 16)
     except OSError:
         return ""
 
 
 def _is_our_log(path: Path) -> bool:
     try:
-        row = json.loads(_first_line(path)) if path.is_file() else None
+        row = json.loads(_first_line(path))
     except (ValueError, RecursionError):
         return False
     return isinstance(row, dict) and row.get("event") == "start" and "version" in row
@@ -227,23 +229,32 @@ EVALUATED = (
 evaluations share."""
 
 
-def is_of_the_same_evaluation(before: Mapping, metrics: Mapping) -> bool:
-    """Whether metrics that are there are of the same checkpoint, text and settings as others."""
-    return "step" in before and all(before.get(key) == metrics.get(key) for key in EVALUATED)
-
-
-def write_metrics(folder: str | os.PathLike, split: str, metrics: Mapping[str, object]) -> Path:
+def write_metrics(
+    folder: str | os.PathLike,
+    split: str,
+    metrics: Mapping[str, object],
+    sentences: Mapping[str, Sequence] | None = None,
+) -> Path:
     """Write ``metrics-<split>.json`` atomically; numbers that are not finite become null.
 
     Columns that an evaluation of the same checkpoint, text and settings has left there stay; with a
     warning, those of another do not.
+
+    Args:
+        folder: the run.
+        split: which the metrics are of.
+        metrics: by name.
+        sentences: values of each sentence by name, for :func:`write_sentences`; None writes none.
 
     Returns:
         The file's path.
     """
     path = Path(folder) / metrics_name(split)
     before = read_metrics(folder, path.name)
-    if is_of_the_same_evaluation(before, metrics):
+    is_same = "step" in before and all(before.get(key) == metrics.get(key) for key in EVALUATED)
+    if sentences is not None:
+        write_sentences(folder, split, sentences, is_same)
+    if is_same:
         metrics = {**before, **metrics}
     elif lost := sorted(before.keys() - metrics.keys()):
         warn_user(
@@ -357,16 +368,31 @@ def read_log(folder: str | os.PathLike) -> list[dict]:
     return rows
 
 
-def refuse_changed(folder: Path, saved: Config, config: Config) -> None:
-    """Raises InputError where a run that is to go on would compute other steps than it began."""
+def resumed_config(
+    folder: Path, given: Config | None, force: bool = False, **options: Any
+) -> Config:
+    """What a run goes on with.
+
+    Args:
+        folder: the run.
+        given: another configuration than its own; None takes its own.
+        force: whether it may compute other steps than it began with.
+        options: of :func:`config.layers.override`, over its own.
+
+    Raises:
+        InputError: It would compute other steps.
+    """
+    saved = configuration.read_saved(folder / CONFIG)
+    config = configuration.override(saved, **options) if given is None else given
     changed = configuration.differences(saved, config)
-    if changed:
+    if changed and not force:
         key, values = next(iter(changed.items()))
         old, new = map(config_options.shown, values)
         raise InputError(
             f"{key} was {old} in {folder / CONFIG} and is {new} now: a run goes on with the "
             "settings that it began with, so leave it as it was, or --force"
         )
+    return config
 
 
 def corpus_of_run(config: Config, run: Path | None) -> Corpus:

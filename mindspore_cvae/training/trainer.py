@@ -451,13 +451,10 @@ class Trainer:
         """
         config, state = self.config, self.state
         started = time.monotonic()
+        first = None if config.train.select == "iw_nll" else config.eval.best_valid_sentences
         weighing = None
-        if config.train.select == "iw_nll":
-            weighing = Weighing(config.eval.valid_iw_samples, ("product",))
-        elif config.eval.best_valid_sentences:
-            weighing = Weighing(
-                config.eval.valid_iw_samples, ("product",), config.eval.best_valid_sentences
-            )
+        if first != 0:
+            weighing = Weighing(config.eval.valid_iw_samples, ("product",), first)
         try:
             metrics, _ = evaluate(
                 self.evaluator,
@@ -478,8 +475,10 @@ class Trainer:
         elif state.step >= self.beta_settles:
             state.waited += 1
         bound = metrics.get("iw_nll")
-        is_best_valid = bound is not None and bound < (
-            math.inf if state.best_valid is None else state.best_valid
+        is_best_valid = (
+            bound is not None
+            and math.isfinite(bound)
+            and (state.best_valid is None or bound < state.best_valid)
         )
         if is_best_valid:
             state.best_valid = bound

@@ -401,3 +401,12 @@ def test_a_run_without_the_mark_is_known_by_its_log(tmp_path):
     assert not is_ours(folder)
     (folder / "log.jsonl").write_text('{"event": "start", "version": "0.1.0"}\n')
     assert is_ours(folder)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "log.jsonl"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, name):
+    (tmp_path / "checkpoints").mkdir()
+    os.mkfifo(tmp_path / name)
+    assert not is_ours(tmp_path)
+    with pytest.raises(InputError, match="not empty and not a run"):
+        check(tmp_path)
