@@ -17,7 +17,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -52,6 +52,7 @@ class Case:
     """Of every sentence of the step, which predicts one token more."""
     data_dir: str | None
     """PTB; None takes random words of as many lengths."""
+    device: str = "CPU"
 
     @property
     def vocabulary(self) -> int:
@@ -97,9 +98,9 @@ def timed(action: Callable[[], int]) -> Measurement:
 
 
 def project_model(case: Case):
-    """The project's model of a configuration, in graph mode on CPU."""
+    """The project's model of a configuration, in graph mode."""
     choosing.apply_precision(case.settings.precision)
-    choosing.choose("CPU")
+    choosing.choose(case.device)
     from mindspore_cvae.model.building import build_model
 
     return build_model(case.settings.slots, case.settings.model, case.vocabulary, seed=0)
@@ -107,7 +108,15 @@ def project_model(case: Case):
 
 def project_steps(case: Case, split: Split, widths: list[int]) -> Callable[[], int]:
     """Does the next training step of an epoch, with making its noise and feeding its batch."""
-    model, settings = project_model(case), case.settings
+    steps = training_steps(project_model(case), case, split, widths)
+    return lambda: next(steps)[1]
+
+
+def training_steps(
+    model, case: Case, split: Split, widths: list[int]
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Does an epoch's training steps; yields the terms of each, and its predicted tokens."""
+    settings = case.settings
     from mindspore import Tensor
 
     from mindspore_cvae.training.building import build_step
@@ -124,14 +133,10 @@ def project_steps(case: Case, split: Split, widths: list[int]) -> Callable[[], i
         for tokens, weight, _index, *noise in rows:
             yield tokens, weight, draw.restored(noise)
 
-    feed, beta = arguments(), Tensor(np.float32(BETA))
-
-    def once() -> int:
-        tokens, weight, noise = next(feed)
-        step(tokens, weight, beta, *noise).asnumpy()
-        return case.batch * (tokens.shape[1] - 1)
-
-    return once
+    beta = Tensor(np.float32(BETA))
+    for tokens, weight, noise in arguments():
+        terms = step(tokens, weight, beta, *noise).asnumpy()
+        yield terms, case.batch * (tokens.shape[1] - 1)
 
 
 def project_step(case: Case) -> Round:
