@@ -102,9 +102,9 @@ def refitted_kl(
     bar = progress("refitting critics", updates, "updates")
     for update in range(updates):
         rows = source.integers(0, len(fit), ROWS)
-        draws = source.integers(0, codes.shape[1], ROWS)
+        picked = source.integers(0, codes.shape[1], ROWS)
         prior = randomness.normal(source, ROWS, codes.shape[2])
-        arrays = h[fit[rows]], codes[fit[rows], draws], prior
+        arrays = h[fit[rows]], codes[fit[rows], picked], prior
         step(*(Tensor(array.astype(np.float32)) for array in arrays), weight)
         if (update + 1) % max(1, updates // CHECKS) == 0:
             reading = _read(

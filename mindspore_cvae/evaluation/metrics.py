@@ -93,8 +93,8 @@ def valid_metrics(scores: SentenceScores, slots, seed: int) -> dict:
         columns["neg_elbo_valid"] = float(
             estimators.negative_elbo(scores.reconstruction, kl).mean()
         )
-        draws = _information_noise(seed, *scores.exact.mean.shape)
-        columns["mi_exact"] = float(bounds.mutual_information(scores.exact, draws).mean())
+        noise = _information_noise(seed, *scores.exact.mean.shape)
+        columns["mi_exact"] = float(bounds.mutual_information(scores.exact, noise).mean())
         columns["mi_exact_ceiling"] = math.log(len(scores.tokens))
     return columns
 

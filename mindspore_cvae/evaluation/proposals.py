@@ -219,15 +219,14 @@ class Proposer:
         nll, gradient = self.gradient(Tensor(z, ms.float32), tokens)
         return nll.asnumpy().astype(np.float64), gradient.asnumpy().astype(np.float64)
 
-    def _gradient(self, tokens: Tensor, draws: np.ndarray) -> Callable:
-        """The gradient at a packed point, at each step by its own of ``draws`` (B, steps, S, Z)."""
+    def _gradient(self, tokens: Tensor, noise: np.ndarray) -> Callable:
+        """The gradient at a packed point, at each step by its own of ``noise`` (B, steps, S, Z)."""
 
         def gradient(point: np.ndarray, step: int) -> np.ndarray:
-            mean, factor = unpacked(point, draws.shape[-1])
-            noise = draws[:, step]
-            z = mean[:, None] + noise @ factor.transpose(0, 2, 1)
+            mean, factor = unpacked(point, noise.shape[-1])
+            z = mean[:, None] + noise[:, step] @ factor.transpose(0, 2, 1)
             _, at_z = self.likelihood(z, tokens)
-            at_mean, at_factor = negative_elbo_gradient(mean, factor, noise, at_z)
+            at_mean, at_factor = negative_elbo_gradient(mean, factor, noise[:, step], at_z)
             diagonal = np.arange(mean.shape[1])
             at_factor[:, diagonal, diagonal] *= factor[:, diagonal, diagonal]
             return np.concatenate([at_mean, at_factor.reshape(len(mean), -1)], 1)
@@ -239,5 +238,5 @@ class Proposer:
         odd in a draw adds no noise to a gradient that its mirror image is part of."""
         seed, shape = self.evaluator.seed, (REFINEMENT_STEPS, REFINEMENT_DRAWS // 2, size)
         sources = [randomness.generator(seed, "proposal", int(number)) for number in index]
-        draws = np.stack([randomness.normal(source, *shape) for source in sources])
-        return np.concatenate([draws, -draws], 2)
+        noise = np.stack([randomness.normal(source, *shape) for source in sources])
+        return np.concatenate([noise, -noise], 2)

@@ -47,14 +47,14 @@ class Draws(nn.Cell):
         self.model = model
         self.has_critics = has_critics
 
-    def construct(self, tokens: Tensor, h: Tensor, statistics: Tensor, draws, prior) -> tuple:
+    def construct(self, tokens: Tensor, h: Tensor, statistics: Tensor, noise, prior) -> tuple:
         """-log p(x|z) and critic values of every draw.
 
         Args:
             tokens: (B, T + 1).
             h: (B, H).
             statistics: (B, P).
-            draws: (B, S, noise size), or None for a deterministic posterior, whose S is 1.
+            noise: (B, S, noise size), or None for a deterministic posterior, whose S is 1.
             prior: (B, S, Z) draws from p(z), or None without critics.
 
         Returns:
@@ -62,11 +62,11 @@ class Draws(nn.Cell):
             exp g(z_p), (B, S) each.
         """
         sentences, samples = tokens.shape[0], 1
-        if draws is not None:
-            samples = draws.shape[1]
-            draws = draws.reshape(sentences * samples, -1)
+        if noise is not None:
+            samples = noise.shape[1]
+            noise = noise.reshape(sentences * samples, -1)
         tokens, h = _repeat(tokens, samples), _repeat(h, samples)
-        z = self.model.posterior.sample(_repeat(statistics, samples), draws)
+        z = self.model.posterior.sample(_repeat(statistics, samples), noise)
         shape = (sentences, samples)
         likelihood = self.model.decoder(tokens, z).reshape(shape)
         codes = z.reshape(sentences, samples, -1)
@@ -194,7 +194,7 @@ class Scorer:
         self.noise_size = model.posterior.noise_size
         self.has_critics = len(model.divergence.trainable_params()) > 0
         self.codes = Inference(model)
-        self.draws = Draws(model, self.has_critics).set_train(False)
+        self.of_draws = Draws(model, self.has_critics).set_train(False)
         self.likelihood = Likelihood(model).set_train(False)
         self.posterior = model.posterior
         self.decoder = model.decoder
@@ -251,7 +251,7 @@ class Scorer:
             for start in range(0, samples, per_call):
                 part = slice(start, start + per_call)
                 used = min(per_call, samples - start)
-                outputs = self.draws(
+                outputs = self.of_draws(
                     tokens, h, q, _part(own_noise, part, per_call), _part(prior, part, per_call)
                 )
                 values = [output.asnumpy()[real, :used].astype(np.float64) for output in outputs]

@@ -48,10 +48,10 @@ class Encode(nn.Cell):
         self.encoder = model.encoder
         self.posterior = model.posterior
 
-    def construct(self, tokens: Tensor, draws=None) -> Tensor:
-        """tokens (N, T + 1), draws (N, noise size) or None where the posterior takes none
+    def construct(self, tokens: Tensor, noise=None) -> Tensor:
+        """tokens (N, T + 1), noise (N, noise size) or None where the posterior takes none
         -> (N, Z)."""
-        return self.posterior.sample(self.posterior(self.encoder(tokens)), draws)
+        return self.posterior.sample(self.posterior(self.encoder(tokens)), noise)
 
 
 class DecoderStart(nn.Cell):

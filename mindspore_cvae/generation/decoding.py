@@ -279,7 +279,7 @@ class SentenceDecoder:
         penalty[[PAD, BEGIN]] = IMPOSSIBLE
         if decoding.no_unk:
             penalty[UNKNOWN] = IMPOSSIBLE
-        draws: tuple = ()
+        chances: tuple = ()
         if decoding.method == "sample":
             uniform = [
                 randomness.generator(seed, "decoding", int(number)).random(
@@ -287,12 +287,12 @@ class SentenceDecoder:
                 )
                 for number in numbers
             ]
-            draws = (
+            chances = (
                 Tensor(np.stack(uniform, 1)),
                 Tensor(decoding.temperature, ms.float32),
                 Tensor(decoding.top_p or 1.0, ms.float32),
             )
-        words = self._graphs[key](Tensor(z[numbers]), Tensor(penalty), *draws)
+        words = self._graphs[key](Tensor(z[numbers]), Tensor(penalty), *chances)
         return words.asnumpy()
 
 
@@ -304,8 +304,8 @@ def _length(text: np.ndarray) -> int:
 
 def prior_codes(count: int, latent_size: int, seed: int) -> np.ndarray:
     """Draws from p(z) = N(0, I), (count, Z) float32; draw i is a function of (seed, i)."""
-    draws = [
+    codes = [
         randomness.normal(randomness.generator(seed, "generation", number), latent_size)
         for number in range(count)
     ]
-    return np.stack(draws) if draws else np.zeros((0, latent_size), np.float32)
+    return np.stack(codes) if codes else np.zeros((0, latent_size), np.float32)

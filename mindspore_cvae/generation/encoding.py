@@ -51,11 +51,11 @@ class PosteriorAverage(nn.Cell):
         super().__init__(auto_prefix=False)
         self.posterior = model.posterior
 
-    def construct(self, statistics: Tensor, draws: Tensor) -> Tensor:
-        """Parameters of q(z|x) (N, P), draws (N, S, noise size) -> (N, Z)."""
-        sentences, samples, _ = draws.shape
+    def construct(self, statistics: Tensor, noise: Tensor) -> Tensor:
+        """Parameters of q(z|x) (N, P), noise (N, S, noise size) -> (N, Z)."""
+        sentences, samples, _ = noise.shape
         repeated = ops.repeat_interleave(statistics, samples, 0)
-        z = self.posterior.sample(repeated, draws.reshape(sentences * samples, -1))
+        z = self.posterior.sample(repeated, noise.reshape(sentences * samples, -1))
         return z.reshape(sentences, samples, -1).mean(1)
 
 
@@ -113,11 +113,11 @@ class SentenceEncoder:
             if samples is None or not self.noise_size:
                 values = self._mean(statistics)
             else:
-                draws = np.zeros((self.rows, samples, self.noise_size), np.float32)
+                noise = np.zeros((self.rows, samples, self.noise_size), np.float32)
                 for row, number in enumerate(index):
                     source = randomness.generator(seed, "encoding", int(number))
-                    draws[row] = randomness.normal(source, samples, self.noise_size)
-                values = self._average(statistics, Tensor(draws))
+                    noise[row] = randomness.normal(source, samples, self.noise_size)
+                values = self._average(statistics, Tensor(noise))
             means[index] = values.asnumpy()[: len(index)]
             bar.update(len(index))
         bar.close()

@@ -16,8 +16,20 @@ from mindspore_cvae.model.networks import Decoder, Encoder, LanguageModel, NoEnc
 from mindspore_cvae.model.posteriors import POSTERIORS
 from mindspore_cvae.systems import System
 
-NETWORKS = {"none": (NoEncoder, LanguageModel)}
-"""Encoder and decoder of a posterior that does not take the usual ones."""
+
+def _encoder(slots: System, sizes, vocabulary_size: int) -> nn.Cell:
+    return Encoder(
+        vocabulary_size,
+        sizes.embedding_size,
+        sizes.hidden_size,
+        slots.encoder_dropout,
+        sizes.amp_level,
+    )
+
+
+ENCODERS = {"none": lambda slots, sizes, vocabulary_size: NoEncoder()}
+DECODERS = {"none": LanguageModel}
+"""Of a posterior that does not take the usual ones."""
 
 
 def build_model(
@@ -32,15 +44,8 @@ def build_model(
         seed: of the run.
         ranks: the processes that share a batch; None for this one alone.
     """
-    encoder_of, decoder_of = NETWORKS.get(slots.posterior, (Encoder, Decoder))
-    encoder = encoder_of(
-        vocabulary_size,
-        sizes.embedding_size,
-        sizes.hidden_size,
-        slots.encoder_dropout,
-        sizes.amp_level,
-    )
-    decoder = decoder_of(
+    encoder = ENCODERS.get(slots.posterior, _encoder)(slots, sizes, vocabulary_size)
+    decoder = DECODERS.get(slots.posterior, Decoder)(
         vocabulary_size,
         sizes.embedding_size,
         sizes.hidden_size,

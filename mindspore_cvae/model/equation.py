@@ -52,12 +52,14 @@ class LatentVariableModel(nn.Cell):
         statistics = self.posterior(h)
         return h, statistics, self.posterior.sample(statistics, posterior_noise)
 
-    def construct(self, views, batch, beta: Tensor, draws) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def construct(
+        self, views, batch, beta: Tensor, loss_noise
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """:meth:`objective` of :meth:`encode`, for a divergence without critics."""
-        return self.objective(self.encode(views), batch, beta, None, draws)
+        return self.objective(self.encode(views), batch, beta, None, loss_noise)
 
     def objective(
-        self, codes, batch, beta: Tensor, prior, draws
+        self, codes, batch, beta: Tensor, prior, loss_noise
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Loss, reconstruction, divergence and contrast of a batch, given its codes: scalars, nats
         a sentence; reconstruction and divergence are sums over views.
@@ -68,11 +70,11 @@ class LatentVariableModel(nn.Cell):
                 only fill up; of all processes.
             beta: scalar.
             prior: (V N, Z) draws from p(z), or None without critics.
-            draws: further negatives of the contrast (M, Z) from p(z), and the random bytes of the
-                decoder's dropouts; None each where there are none.
+            loss_noise: further negatives of the contrast (M, Z) from p(z), and the random bytes of
+                the decoder's dropouts; None each where there are none.
         """
         (h, statistics, z), (tokens, weight) = codes, batch
-        contrast_prior, embedding_bytes, output_bytes = draws
+        contrast_prior, embedding_bytes, output_bytes = loss_noise
         every_view = ops.tile(self.ranks.own(tokens), (self.views, 1))
         likelihood = self.decoder(every_view, z, embedding_bytes, output_bytes)
         gather = self.ranks.gather

@@ -41,7 +41,7 @@ class Inference:
     def __init__(self, model: LatentVariableModel):
         self.codes = Codes(model).set_train(False)
         self.descend = Descent(model).set_train(False)
-        self.draws = [
+        self.noise = [
             randomness.normal(
                 randomness.generator(0, "refinement", step), model.posterior.noise_size
             )
@@ -52,8 +52,8 @@ class Inference:
         """tokens (B, T + 1) -> h (B, H) and the statistics of q(z|x)."""
         h, statistics = self.codes(tokens)
         velocity, beta = ops.zeros_like(statistics), Tensor(1.0, ms.float32)
-        for draw in self.draws:
-            rows = Tensor(np.tile(draw, (len(tokens), 1)))
+        for noise in self.noise:
+            rows = Tensor(np.tile(noise, (len(tokens), 1)))
             statistics, velocity = self.descend(
                 statistics, velocity, rows, tokens, beta, None, None
             )

@@ -138,16 +138,6 @@ class Encoder(nn.Cell):
 class NoEncoder(nn.Cell):
     """h = 0, for a model that encodes nothing; no parameters."""
 
-    def __init__(
-        self,
-        vocabulary_size: int,
-        embedding_size: int,
-        hidden_size: int,
-        dropout_rate: float,
-        amp_level: str = "O0",
-    ):
-        super().__init__()
-
     def construct(self, tokens: Tensor, random_bytes=None) -> Tensor:
         """tokens (N, T + 1) -> (N, 1)."""
         return ops.zeros((tokens.shape[0], 1), ms.float32)

@@ -182,9 +182,9 @@ class Iterations(nn.Cell):
         weight (N,), beta () -> terms of the last iteration."""
         terms = None
         for index in range(self.count):
-            draws = None if prior is None else prior[index]
+            rows = None if prior is None else prior[index]
             encoded = ops.tile(x[index], (self.views, 1))
-            noise = (encoded, None, own[index], draws, None, None, None)
+            noise = (encoded, None, own[index], rows, None, None, None)
             terms = self.step(x[index], weight, beta, *noise)
             # The next iteration must see the parameters as this one leaves them.
             weight = ops.depend(weight, terms)

@@ -39,7 +39,7 @@ def part():
 
 
 def weights_of(evaluator) -> dict[str, np.ndarray]:
-    model = evaluator.draws.model
+    model = evaluator.of_draws.model
     return {each.name: each.asnumpy().astype(np.float64) for each in model.get_parameters()}
 
 
@@ -68,7 +68,7 @@ def kl_to_prior(q) -> float:
 
 def test_columns_of_an_implicit_row(part):
     evaluator = evaluator_of("affine", 2, noise_size=NOISE)
-    for parameter in evaluator.draws.model.divergence.get_parameters():
+    for parameter in evaluator.of_draws.model.divergence.get_parameters():
         # Of values near 1: an exponential of large ones would hide all else.
         parameter.set_data(parameter * 0.5)
     metrics, values = evaluate(evaluator, part, SAMPLES)

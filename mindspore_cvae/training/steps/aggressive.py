@@ -27,9 +27,9 @@ class ModelGradients(nn.Cell):
 
     def construct(self, tokens: Tensor, weight: Tensor, beta: Tensor, *noise) -> tuple:
         """-> (:data:`STEP_TERMS`, a gradient for each parameter ...)."""
-        views, _prior, draws = by_reader(noise)
+        views, _prior, loss_noise = by_reader(noise)
         (loss, reconstruction, divergence, contrast), gradients = self.value_and_grad(
-            views, (tokens, weight), beta, draws
+            views, (tokens, weight), beta, loss_noise
         )
         none = ops.zeros_like(loss)
         terms = ops.stack((loss, reconstruction, divergence, contrast, none, none))

@@ -66,7 +66,7 @@ class CriticThenModel(JointStep):
         return (self.scaling.scaled(terms[0]), *terms)
 
     def construct(self, tokens: Tensor, weight: Tensor, beta: Tensor, *noise) -> Tensor:
-        views, prior, draws = by_reader(noise)
+        views, prior, loss_noise = by_reader(noise)
         codes, pull_back = ops.vjp(self.encode, tokens, views, weights=self.encoder_weights)
         h, _, z = codes
         ranks = self.network.ranks
@@ -85,7 +85,7 @@ class CriticThenModel(JointStep):
             weight = ops.depend(weight, made)
             number = number + 1
         terms, gradients = self.codes_value_and_grad(
-            *codes, (tokens, weight), beta, prior[self.critic_updates], draws
+            *codes, (tokens, weight), beta, prior[self.critic_updates], loss_noise
         )
         at_codes, decoder_gradients = gradients
         encoder_gradients = pull_back(at_codes)[-1]

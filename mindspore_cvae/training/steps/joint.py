@@ -36,9 +36,9 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
         return (self.scaling.scaled(terms[0]), *terms)
 
     def construct(self, tokens: Tensor, weight: Tensor, beta: Tensor, *noise) -> Tensor:
-        views, _prior, draws = by_reader(noise)
+        views, _prior, loss_noise = by_reader(noise)
         (_scaled, loss, reconstruction, divergence, contrast), gradients = self.value_and_grad(
-            views, (tokens, weight), beta, draws
+            views, (tokens, weight), beta, loss_noise
         )
         updates = (self.optimizer(self.clipped(gradients)),)
         loss = ops.depend(loss, self.scaling.end_step(updates))

@@ -55,11 +55,11 @@ class CodesGradients(nn.Cell):
         tokens: Tensor,
         weight: Tensor,
         beta: Tensor,
-        *draws,
+        *loss_noise,
     ) -> tuple:
         """-> (:data:`STEP_TERMS`, at h, at the statistics of q(z|x), at each of the decoder's)."""
         (loss, reconstruction, divergence, contrast), gradients = self.value_and_grad(
-            h, statistics, noise, (tokens, weight), beta, None, draws
+            h, statistics, noise, (tokens, weight), beta, None, loss_noise
         )
         none = ops.zeros_like(loss)
         terms = ops.stack((loss, reconstruction, divergence, contrast, none, none))
@@ -149,16 +149,16 @@ class SemiAmortizedStep(TrainingStep, nn.Cell):
     def gradients(self, tokens: Tensor, weight: Tensor, beta: Tensor, *noise) -> list[Tensor]:
         """:data:`STEP_TERMS`, then the gradients at h, at the encoder's statistics of q(z|x), and
         at each of the decoder's parameters; the posterior's noise is (S + 1, V N, Z)."""
-        (encoder_tokens, encoder_bytes, posterior), _prior, draws = by_reader(noise)
+        (encoder_tokens, encoder_bytes, posterior), _prior, loss_noise = by_reader(noise)
         h, statistics, every_view = self.encode(encoder_tokens, encoder_bytes, tokens)
-        shared = (every_view, beta, *draws[1:])
+        shared = (every_view, beta, *loss_noise[1:])
         *steps, last = (posterior[number] for number in range(len(posterior)))
         velocity, visited = ops.zeros_like(statistics), []
         for draw in steps:
             visited.append((statistics, draw))
             statistics, velocity = self.descend(statistics, velocity, draw, *shared)
         terms, at_h, at_statistics, *at_decoder = self.at_end(
-            h, statistics, last, tokens, weight, beta, *draws
+            h, statistics, last, tokens, weight, beta, *loss_noise
         )
         gradients = (at_statistics, ops.zeros_like(statistics), *at_decoder)
         for statistics, draw in reversed(visited):
