@@ -8,9 +8,8 @@
 # Several hosts: WORLD_SIZE (all processes), NODE_RANK, MASTER_ADDR and MASTER_PORT, as msrun wants them.
 # Old Ascend clusters: with RANK_TABLE_FILE the processes are started with RANK_ID, from RANK_START (0) on.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/run_arguments.sh
-. scripts/run_arguments.sh
+. "$(dirname "${BASH_SOURCE[0]}")/run_arguments.sh"
 
 device=${1:-}
 count=${2:-}
@@ -25,11 +24,11 @@ shift 2
 run_arguments "$@"
 if [ "$device" = Ascend ]; then
     # shellcheck source=ascend_env.sh
-    . ./ascend_env.sh || run_fail "Ascend cannot be used here: see the lines above"
+    . "$root/ascend_env.sh" || run_fail "Ascend cannot be used here: see the lines above"
 fi
 
 start=("$python" -m mindspore_cvae ranks --processes "$count"
-    --log_dir "${LOG_DIR:-logs/$1-$(date +%Y%m%d-%H%M%S)}" train.py --device_target "$device")
+    --log_dir "${LOG_DIR:-logs/$1-$(date +%Y%m%d-%H%M%S)}" "$root/train.py" --device_target "$device")
 if [ "$device" = GPU ]; then
     start=("$python" -m mindspore_cvae launcher "${start[@]}")
 fi

@@ -4,8 +4,7 @@
 # Without a CUDA 11 toolkit under CUDA_HOME, MindSpore's GPU plugin is loaded from the CUDA 11 libraries that
 # `pip install ".[gpu]"` brings (mindspore_cvae/devices/launcher.py).
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/run_arguments.sh
-. scripts/run_arguments.sh
+. "$(dirname "${BASH_SOURCE[0]}")/run_arguments.sh"
 run_arguments "$@"
-exec "$python" -m mindspore_cvae launcher "$python" train.py --device_target GPU "${arguments[@]}"
+exec "$python" -m mindspore_cvae launcher "$python" "$root/train.py" --device_target GPU "${arguments[@]}"

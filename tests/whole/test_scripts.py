@@ -17,7 +17,7 @@ SCRIPTS = sorted(ROOT.glob("scripts/*.sh")) + [ROOT / "ascend_env.sh", ROOT / ".
 ASCEND = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME", "ASCEND_OPP_PATH", "TBE_IMPL_PATH")
 
 
-def run(*command, **variables):
+def run(*command, cwd=ROOT, **variables):
     """A finished command; None as a variable's value takes it out of the environment."""
     environment = {**os.environ, **{k: str(v) for k, v in variables.items() if v is not None}}
     for name, value in variables.items():
@@ -25,12 +25,21 @@ def run(*command, **variables):
             environment.pop(name, None)
     return subprocess.run(
         list(map(str, command)),
-        cwd=ROOT,
+        cwd=cwd,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def of_data_set(name):
+    """The options that stand for a data set."""
+    return ["--config", str(ROOT / "configs" / f"{name}.yaml")]
+
+
+def folder_of(name):
+    return ["--data_dir", str(ROOT / "data" / name)]
 
 
 @pytest.fixture
@@ -128,15 +137,29 @@ def test_ascend_env_prints_one_line_for_each_missing_thing(cann, tmp_path, gone,
 
 def test_run_ascend_with_ascend_starts_training(cann, python):
     result = run("bash", "scripts/run_ascend.sh", "ptb", "--seed", "3", PYTHON=python(), **cann[-1])
-    expected = "train.py --device_target Ascend --config configs/ptb.yaml --seed 3"
-    assert result.stdout.splitlines()[1:] == expected.split()
+    assert result.stdout.splitlines()[1:] == [
+        *(str(ROOT / "train.py"), "--device_target", "Ascend"),
+        *(*of_data_set("ptb"), *folder_of("ptb"), "--seed", "3"),
+    ]
 
 
 def test_run_cpu_passes_system_and_options_on(python):
     result = run("bash", "scripts/run_cpu.sh", "yahoo", "vae", "--set", "a=b c", PYTHON=python())
     assert result.stdout.splitlines() == [
-        *("train.py", "--device_target", "CPU", "--config", "configs/yahoo.yaml"),
-        *("--system", "vae", "--set", "a=b c"),
+        *(str(ROOT / "train.py"), "--device_target", "CPU", *of_data_set("yahoo")),
+        *("--system", "vae", *folder_of("yahoo"), "--set", "a=b c"),
+    ]
+
+
+@pytest.mark.parametrize("option", [["--data_dir", "mine"], ["--set", "data.dir=mine"]])
+def test_paths_of_the_caller_are_the_callers(python, tmp_path, option):
+    """A relative path means what it means where the command was typed."""
+    program = python('printf "%s\\n" "$PWD" "$@"')
+    script = ROOT / "scripts" / "run_cpu.sh"
+    result = run("bash", script, "ptb", *option, PYTHON=program, cwd=tmp_path)
+    assert result.stdout.splitlines() == [
+        str(tmp_path),
+        *(str(ROOT / "train.py"), "--device_target", "CPU", *of_data_set("ptb"), *option),
     ]
 
 
@@ -144,8 +167,8 @@ def test_run_gpu_goes_through_the_launcher(python):
     program = python()
     result = run("bash", "scripts/run_gpu.sh", "ptb", PYTHON=program)
     assert result.stdout.splitlines() == [
-        *("-m", "mindspore_cvae", "launcher", str(program), "train.py"),
-        *("--device_target", "GPU", "--config", "configs/ptb.yaml"),
+        *("-m", "mindspore_cvae", "launcher", str(program), str(ROOT / "train.py")),
+        *("--device_target", "GPU", *of_data_set("ptb"), *folder_of("ptb")),
     ]
 
 
@@ -214,9 +237,9 @@ def test_run_distributed_passes_everything_on(python, tmp_path):
     command = ("bash", "scripts/run_distributed.sh", "CPU", "2", "ptb", "vae", "--seed", "1")
     result = run(*command, PYTHON=program, LOG_DIR=logs)
     expected = [
-        *("-m", "mindspore_cvae", "ranks", "--processes", "2", "--log_dir", str(logs), "train.py"),
-        *("--device_target", "CPU", "--config", "configs/ptb.yaml", "--system", "vae"),
-        *("--seed", "1"),
+        *("-m", "mindspore_cvae", "ranks", "--processes", "2", "--log_dir", str(logs)),
+        *(str(ROOT / "train.py"), "--device_target", "CPU", *of_data_set("ptb")),
+        *("--system", "vae", *folder_of("ptb"), "--seed", "1"),
     ]
     assert result.stdout.splitlines() == expected
     result = run(*[word.replace("CPU", "GPU") for word in command], PYTHON=program, LOG_DIR=logs)
