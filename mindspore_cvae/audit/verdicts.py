@@ -59,6 +59,11 @@ HOST = {
 }
 """Primitives that call the host's Python, or write from the middle of a graph."""
 
+FAULTY = {"GPU": {"Eye"}}
+"""Primitives of which a device's kernel gives wrong values. MindSpore 2.10's Eye for GPU clears its
+output on another stream than the one that it, and whoever used that memory before, computes on: now
+and then the matrix keeps old numbers. Seen on a real GPU as a contrast that is not finite."""
+
 PRODUCTS = {"MatMul", "MatMulExt", "BatchMatMul", "BatchMatMulExt", "DynamicRNN"}
 """Primitives that multiply matrices."""
 
@@ -169,11 +174,20 @@ def verdicts(graphs: Sequence[Graph], device: str) -> list[Verdict]:
 
 
 def findings(graphs: Sequence[Graph], device: str, amp_level: str = "O0") -> list[Finding]:
-    """What else is to be said of the graphs: shapes, host callbacks, types, sizes."""
+    """What else is to be said of the graphs: shapes, callbacks, faulty kernels, types, sizes."""
     is_half = partial(_is_half, amp_level=amp_level)
+    faulty = FAULTY.get(device, ())
     found = [
         *_named(graphs, device, "static shapes", True, _is_dynamic, "a shape is not known before"),
         *_named(graphs, device, "host callback", True, lambda node: node.primitive in HOST, "in"),
+        *_named(
+            graphs,
+            device,
+            "kernel",
+            True,
+            lambda node: node.primitive in faulty,
+            "has wrong values there",
+        ),
     ]
     if device != "CPU":
         found += _named(graphs, device, "float16", True, is_half, "computes in float16")

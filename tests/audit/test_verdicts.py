@@ -16,6 +16,7 @@ from mindspore_cvae.audit import traces
 from mindspore_cvae.audit import verdicts as audit_verdicts
 from mindspore_cvae.audit.graphs import Graph, Node, Recorder, Type
 from mindspore_cvae.commands import audit
+from mindspore_cvae.model.contrasts import InfoNCE
 from mindspore_cvae.systems import SYSTEMS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "machines" / "audit.md"
@@ -131,6 +132,34 @@ def test_a_callback_to_the_host_is_found():
     (finding,) = audit_verdicts.findings([made], "CPU")
     assert finding.check == "host callback" and finding.is_missing
     assert "Print" in finding.text and "Printing" in finding.text
+
+
+class Identity(nn.Cell):
+    def construct(self, x):
+        return ops.eye(x.shape[0], x.shape[0], x.dtype) * x
+
+
+def test_a_faulty_kernel_is_found_where_it_is_faulty():
+    for device, expected in (("CPU", []), ("GPU", [("kernel", True)])):
+        made, _ = recorded(device, Identity, np.ones((3, 3), np.float32))
+        found = audit_verdicts.findings([made], device)
+        assert [(item.check, item.is_missing) for item in found] == expected
+
+
+class OfCodes(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.contrast = InfoNCE(SYSTEMS["cvae_plus_mi"])
+
+    def construct(self, z, weight):
+        return self.contrast(z, z, None, weight)
+
+
+def test_the_contrast_needs_no_faulty_kernel():
+    """Its mask came from one: on a GPU the contrast was not a number after a few steps."""
+    made, _ = recorded("GPU", OfCodes, np.ones((6, 4), np.float32), np.ones(3, np.float32))
+    assert "Mul" in {node.primitive for node in made.nodes}
+    assert audit_verdicts.findings([made], "GPU") == []
 
 
 @pytest.mark.parametrize(
