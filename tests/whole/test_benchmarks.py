@@ -122,3 +122,20 @@ def test_rounded_products_inside_an_lstm(rounding):
         h = sigmoid(out) * np.tanh(cell)
         expected.append(h)
     np.testing.assert_allclose(states.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_devices_are_compared_with_the_first(monkeypatch):
+    """Rounding of one step, what training made of it, and what a device says that fails."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import devices
+
+    steps = {"milliseconds": [900.0, 2.0, 4.0]}
+    results = {
+        "CPU": {"terms": [[8.0, -4.0], [4.0, -1.0], [2.0, 9.0]], **steps},
+        "GPU": {"terms": [[8.0, -4.5], [4.0, -1.0], [2.5, 9.0]], **steps},
+        "Ascend": {"failed": "no such device"},
+    }
+    assert devices.row("vae", results).split(" | ")[:5] == [
+        *("vae", "3.00", "3.00", "6.2e-02", "2.5e-01")
+    ]
+    assert "Ascend: no such device" in devices.row("vae", results)
