@@ -281,6 +281,27 @@ def _number(name: str, part: _Lines, vocabulary: Vocabulary) -> Split:
     )
 
 
+def _much_unknown(split: Split) -> str | None:
+    """What is to be said of a split of next to nothing but words that the vocabulary lacks."""
+    words, unknown = int(split.lengths.sum()), split.counts["unknown"]
+    if 10 * unknown < 9 * words:
+        return None
+    return (
+        f"{split.source}: {unknown} of {words} words are not in the vocabulary, so that what is "
+        f"measured on {split.name} is how often <unk> comes: is it text like the training "
+        "split's (data.lowercase, data.unk_alias, data.vocabulary_size)?"
+    )
+
+
+def _how_to_fetch(place: str) -> str:
+    """Of a data set that a script of the checkout fetches, the command."""
+    name = Path(place).name
+    script = Path(__file__).resolve().parents[2] / "scripts" / "get_data.sh"
+    if name not in ("ptb", "yahoo", "yelp") or not script.is_file():
+        return ""
+    return f"; `bash scripts/get_data.sh {name}` of the checkout fetches this data set"
+
+
 def _with_truth(split: Split, sample: grammar.Sample) -> Split:
     """A split of the embedded corpus with what is known of its sentences.
 
@@ -326,6 +347,11 @@ def load_corpus(
             "text again (to resume, evaluate and report): save the text to a file, and give "
             "--data_dir its name"
         )
+    elif not Path(data.dir).exists():
+        raise InputError(
+            f"{data.dir}: cannot be read (No such file or directory): --data_dir names the folder "
+            f"with train.txt, valid.txt and test.txt, or one text file{_how_to_fetch(data.dir)}"
+        )
     elif Path(data.dir).is_dir():
         parts = _read_folder(Path(data.dir), data)
     else:
@@ -339,6 +365,7 @@ def load_corpus(
         counts.update(dict.fromkeys(covered, 0))
         vocabulary = Vocabulary.from_counts(counts, data.vocabulary_size)
     splits = {name: _number(name, part, vocabulary) for name, part in parts.items()}
+    messages += filter(None, map(_much_unknown, splits.values()))
     if data.dir is None:
         splits = {name: _with_truth(split, samples[name]) for name, split in splits.items()}
         unknown_truth = [name for name, split in splits.items() if split.log_probabilities is None]

@@ -65,6 +65,10 @@ EXPORT_WEIGHTS = "weights.safetensors"
 MARK = "# A run of mindspore_cvae"
 """How the first line of a run's configuration begins; our version follows."""
 
+BESIDE = ("lost+found", ".ipynb_checkpoints", ".DS_Store", ".directory", ".keep", ".gitkeep")
+BESIDE_ENDS = (".log", ".out", ".err")
+"""What may lie in a folder in which a run is begun; it stays there."""
+
 SPLITS = ("train", "valid", "test")
 """Splits of which a run may have metrics."""
 
@@ -163,8 +167,10 @@ def check(folder: str | os.PathLike, resume: bool = False, overwrite: bool = Fal
 
 
 def _is_fresh(folder: Path) -> bool:
-    """Whether nothing is there but what a process that died at once leaves."""
+    """Whether nothing is there but what a process that died at once leaves, and what others put
+    into a new folder: a file system, a desktop, a notebook, a scheduler."""
     rest = {path.name for path in folder.iterdir() if not is_temporary(path)}
+    rest = {name for name in rest if not (name in BESIDE or name.endswith(BESIDE_ENDS))}
     checkpoints = folder / CHECKPOINTS
     return rest <= {LOCK, CHECKPOINTS} and not (checkpoints.exists() and any(checkpoints.iterdir()))
 

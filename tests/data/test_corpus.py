@@ -92,8 +92,17 @@ def test_a_missing_file_is_named(folder, split):
 
 
 def test_a_missing_path_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere: cannot be read \(No such file"):
+    with pytest.raises(InputError, match=r"nowhere: cannot be read \(No such file.*--data_dir"):
         load_corpus(Data(dir=str(tmp_path / "nowhere")))
+    with pytest.raises(InputError, match=r"scripts/get_data.sh ptb"):
+        load_corpus(Data(dir=str(tmp_path / "ptb")))
+
+
+def test_a_split_of_unknown_words_is_told(folder):
+    assert not any("<unk>" in message for message in read(folder).messages)
+    (folder / "valid.txt").write_text("ganz andere worte\n")
+    (message,) = read(folder).messages
+    assert "valid.txt: 3 of 3 words are not in the vocabulary" in message
 
 
 @pytest.mark.parametrize("content", ["", "\n", " \n\t\n\r\n"])

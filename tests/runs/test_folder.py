@@ -378,6 +378,17 @@ def test_a_folder_of_somebody_elses_is_no_run_and_stays(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["lost+found", ".ipynb_checkpoints", "slurm-123.out", "my.log"])
+def test_what_others_put_into_a_new_folder_does_not_refuse_it(tmp_path, name):
+    (tmp_path / name).touch() if "." in name[1:] else (tmp_path / name).mkdir()
+    check(tmp_path)
+    with Run(tmp_path):
+        assert (tmp_path / name).exists()
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InputError, match="not empty and not a run"):
+        check(tmp_path)
+
+
 def test_overwriting_deletes_what_training_made_and_says_what_stays(tmp_path, capsys):
     folder = write_made_run(tmp_path / "run", "vae", test={})
     (folder / "notes.md").write_text("mine")
