@@ -43,6 +43,12 @@ def model(runs_of):
     return ContrastiveVAE.load(runs_of("cvae_plus_mi"))
 
 
+def test_loading_says_nothing(runs_of, capfd):
+    """MindSpore's own log too: what it refuses on a CPU it prints as an error, and goes on."""
+    load_run(runs_of("cvae_plus_mi"))
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
 def hidden_states(run, sentences):
     """h of sentences by NumPy, one at a time, and the checkpoint's tensors."""
     tensors = checkpoints.load(run / "checkpoints").tensors

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
 
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.devices.parallel import Processes
@@ -87,6 +88,25 @@ def initialise(model: LatentVariableModel, sizes, seed: int) -> None:
         source = np.random.Generator(np.random.Philox(key=key))
         values = source.uniform(-scale, scale, parameter.shape).astype(np.float32)
         parameter.set_data(Tensor(values))
+
+
+def put_values(cell: nn.Cell, values: Mapping[str, np.ndarray]) -> None:
+    """Give a cell's parameters, the optimizers' state among them, new values.
+
+    In place: a loop of a compiled graph sees no other tensor (training.steps.critics). When it
+    returns, the values are there.
+
+    Args:
+        cell: its every parameter gets a value.
+        values: by the parameters' names; others are not looked at.
+    """
+    parameters = list(cell.get_parameters())
+    for parameter in parameters:
+        ops.assign(parameter, Tensor(values[parameter.name]))
+    # Operators outside of graphs are dispatched, not done, when their calls return; they are done
+    # in their order, and reading waits. (mindspore.runtime.synchronize refuses a CPU.)
+    for parameter in parameters[-1:]:
+        parameter.asnumpy()
 
 
 def _inputs_of(parameter: Parameter, model: nn.Cell) -> int:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import mindspore
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import nn
 
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.errors import InputError, warn_user
-from mindspore_cvae.model.building import build_model
+from mindspore_cvae.model.building import build_model, put_values
 from mindspore_cvae.model.equation import LatentVariableModel
 from mindspore_cvae.runs import checkpoints
 from mindspore_cvae.runs import folder as runs_folder
@@ -96,7 +96,4 @@ def restore(cell: nn.Cell, tensors: dict[str, np.ndarray], source: str) -> None:
                 f"{source}: {parameter.name} holds numbers that are not finite, so the model is "
                 "of no use: take another checkpoint (--checkpoint last, best), or train anew"
             )
-        # In place: a loop of a compiled graph sees no other tensor; see steps.CriticThenModel.
-        ops.assign(parameter, Tensor(values))
-    # Operators outside of graphs are dispatched, not done, when their calls return.
-    mindspore.runtime.synchronize()
+    put_values(cell, tensors)

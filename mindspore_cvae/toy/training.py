@@ -16,6 +16,7 @@ from mindspore import Tensor, nn, ops
 from mindspore_cvae.common import randomness
 from mindspore_cvae.errors import TrainingError
 from mindspore_cvae.model import objectives
+from mindspore_cvae.model.building import put_values
 from mindspore_cvae.model.contrasts import CONTRASTS
 from mindspore_cvae.model.divergences import GaussianKL
 from mindspore_cvae.model.equation import LatentVariableModel
@@ -276,6 +277,4 @@ class ToyTrainer:
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Takes back what :meth:`state` gave."""
-        for parameter in self.step.get_parameters():
-            ops.assign(parameter, Tensor(state[parameter.name]))
-        ms.runtime.synchronize()
+        put_values(self.step, state)

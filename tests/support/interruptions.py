@@ -19,12 +19,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
-from mindspore import Tensor, ops, runtime
-
 from mindspore_cvae.commands.train import train_main
 from mindspore_cvae.common import files
 from mindspore_cvae.config import keys
 from mindspore_cvae.evaluation.scoring import Scorer
+from mindspore_cvae.model.building import put_values
 from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.runs import lock
 from mindspore_cvae.systems import SYSTEMS
@@ -249,9 +248,8 @@ class Parts:
             part = make()
             self.made[key] = part, self.values(part)
         part, start = self.made[key]
-        for parameter in part.get_parameters() if start else ():
-            ops.assign(parameter, Tensor(start[parameter.name]))
-        runtime.synchronize()
+        if start:
+            put_values(part, start)
         return part
 
     @staticmethod

@@ -12,7 +12,7 @@ from mindspore import Tensor
 
 from mindspore_cvae.config.keys import Config, Model, Train
 from mindspore_cvae.config.layers import override
-from mindspore_cvae.model.building import build_model
+from mindspore_cvae.model.building import build_model, put_values
 from mindspore_cvae.systems import SYSTEMS
 from mindspore_cvae.training.building import build_step
 from mindspore_cvae.training.noise import NoiseMaker
@@ -109,9 +109,7 @@ class Training:
         return {parameter.name: parameter.asnumpy().copy() for parameter in self.parameters()}
 
     def restore(self, state):
-        for parameter in self.parameters():
-            ms.ops.assign(parameter, Tensor(state[parameter.name]))
-        ms.runtime.synchronize()
+        put_values(self.step, state)
         return self
 
     def parameters(self):
