@@ -50,6 +50,26 @@ def test_loading_says_nothing(runs_of):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_a_vocabulary_of_another_order_is_refused(tmp_path):
+    """Every word would stand for another, and the numbers would look like numbers."""
+    run = write_run(tmp_path, "ae")
+    words = (run / "vocab.txt").read_text().splitlines()
+    (run / "vocab.txt").write_text("\n".join([*words[:4], words[5], words[4], *words[6:]]) + "\n")
+    with pytest.raises(InputError, match="vocab.txt is not the vocabulary that .* trained with"):
+        load_run(run)
+
+
+def test_a_configuration_that_was_changed_is_told(tmp_path, capsys):
+    run = write_run(tmp_path, "ae")
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("max_words: 12", "max_words: 11"))
+    load_run(run)
+    assert "config.yaml is not what" in capsys.readouterr().err
+    (run / "config.yaml").write_text(text.replace("rows: 8", "rows: 9"))
+    load_run(run)
+    assert capsys.readouterr().err == ""
+
+
 def hidden_states(run, sentences):
     """h of sentences by NumPy, one at a time, and the checkpoint's tensors."""
     tensors = checkpoints.load(run / "checkpoints").tensors

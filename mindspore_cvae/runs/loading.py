@@ -9,6 +9,7 @@ import mindspore
 import numpy as np
 from mindspore import nn
 
+from mindspore_cvae.config import layers
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.errors import InputError, warn_user
@@ -61,9 +62,28 @@ def load_run(
         checkpoint = "last"
     vocabulary = Vocabulary.load(folder / runs_folder.VOCABULARY)
     saved = checkpoints.load(folder / runs_folder.CHECKPOINTS, CHECKPOINTS[checkpoint])
+    _check_trained_with(saved, folder, vocabulary)
     model = build_model(config.slots, config.model, len(vocabulary), config.seed)
     restore(model, saved.tensors, str(saved.path))
     return LoadedRun(config, vocabulary, model.set_train(False), checkpoint, saved.step, folder)
+
+
+def _check_trained_with(
+    saved: checkpoints.Checkpoint, folder: Path, vocabulary: Vocabulary
+) -> None:
+    """Refuse a vocabulary that the checkpoint was not trained with, since its words would stand for
+    others; warn of a configuration that was changed by hand or by ``--force``."""
+    if saved.fingerprints.get("vocabulary") != vocabulary.fingerprint():
+        raise InputError(
+            f"{folder / runs_folder.VOCABULARY} is not the vocabulary that {saved.path} was "
+            "trained with: put the run's own file back"
+        )
+    path = folder / runs_folder.CONFIG
+    if saved.fingerprints.get("config") != layers.read_saved(path).fingerprint():
+        warn_user(
+            f"{path} is not what {saved.path} was trained with: what is computed may be of another "
+            "model or text"
+        )
 
 
 def restore(cell: nn.Cell, tensors: dict[str, np.ndarray], source: str) -> None:
