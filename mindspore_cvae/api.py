@@ -28,7 +28,7 @@ from mindspore_cvae.config import options as config_options
 from mindspore_cvae.data.corpus import Corpus, Split, load_corpus
 from mindspore_cvae.data.sentences import number_sentences
 from mindspore_cvae.devices import choosing
-from mindspore_cvae.errors import InputError
+from mindspore_cvae.errors import InputError, warn_user
 from mindspore_cvae.runs import folder
 
 if TYPE_CHECKING:
@@ -367,7 +367,14 @@ class ContrastiveVAE:
             raise InputError(f"k must be 1 or more, not {k}")
         z = self.encode(sentences)
         if self._training is None:
-            split = self._corpus().train
+            corpus = self._corpus()
+            trained_on = folder.trained_on(self.folder)
+            if trained_on not in (None, corpus.fingerprint()):
+                warn_user(
+                    f"{corpus.train.source} is not the text that {self.folder} was trained with: "
+                    "neighbours are of what lies there now"
+                )
+            split = corpus.train
             self._training = _Codes(split, self._encode(split.sentences))
         return [self._training.nearest(point, k, self.vocabulary) for point in z]
 

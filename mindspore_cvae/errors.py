@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import argparse
+import io
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 
 class InputError(Exception):
@@ -90,6 +91,23 @@ def _refuse_deleted_directory() -> None:
         raise InputError("the working directory was deleted: change to another one") from None
 
 
+def _whole(stream: TextIO) -> TextIO:
+    """A stream that writes all of a text, or raises.
+
+    Python's own, told not to buffer (``-u``, PYTHONUNBUFFERED), writes once and passes over that
+    less was taken: a full disk ends a file in the middle of a word, without an error.
+    """
+    if not isinstance(getattr(stream, "buffer", None), io.RawIOBase):
+        return stream
+    buffer = io.BufferedWriter(stream.buffer)  # type: ignore[type-var]
+    return io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=True)
+
+
+def _drop_unwritten() -> None:
+    """What standard output could not take then goes nowhere when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run_command(main: Callable[[], object]) -> int:
     """Run a command and turn how it ended into an exit code.
 
@@ -106,6 +124,7 @@ def run_command(main: Callable[[], object]) -> int:
     # Streams that the caller closed are None: what is told has nowhere to go, and work goes on.
     sys.stdout = sys.stdout or open(os.devnull, "w")
     sys.stderr = sys.stderr or open(os.devnull, "w")
+    sys.stdout = _whole(sys.stdout)
     if hasattr(sys.stdout, "reconfigure"):
         # Names of files may hold bytes that are no text.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -119,13 +138,17 @@ def run_command(main: Callable[[], object]) -> int:
         message, code = str(error), 2
     except BrokenPipeError:
         # The reader went away (`... | head`): nothing to say, and nothing more to write at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_unwritten()
         return 1
     except (DeviceError, TrainingError) as error:
         message, code = str(error), 1
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         code = 1
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_unwritten()
     except MemoryError:
         message, code = OUT_OF_MEMORY, 1
     except KeyboardInterrupt:

@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "n": arguments.n,
         "precision": config.precision,
         "data_dir": config.data.dir,
+        "corpus": corpus.fingerprint(),
     }
     results = _kept(folder, made_with)
     for name in arguments.protocol:

@@ -287,6 +287,7 @@ def evaluate_run(
     metrics |= {
         **lines_of(chosen),
         "text": corpus.text(split),
+        "corpus": corpus.fingerprint(),
         "system": config.system,
         "split": split,
         "data_dir": config.data.dir,

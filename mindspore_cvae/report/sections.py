@@ -238,11 +238,11 @@ def shown(value: object) -> str | None:
 
 def _metrics(folder: Path, log: Sequence[Mapping], slots: System) -> dict[str, Any]:
     """A table for each split that was evaluated; else of the best validation."""
-    splits, command = [], None
+    splits, command, corpus = [], None, runs_folder.trained_on(folder)
     for split, title in (("test", "Test split"), ("valid", "Validation split")):
         metrics = runs_folder.read_metrics(folder, runs_folder.metrics_name(split))
         if metrics:
-            splits.append({"title": title, **_metric_table(metrics, slots)})
+            splits.append({"title": title, **_metric_table(metrics, slots, corpus)})
     best = _best(log)
     if not splits and best:
         which = "best" if best.get("best") is True else "last"
@@ -254,7 +254,8 @@ def _metrics(folder: Path, log: Sequence[Mapping], slots: System) -> dict[str, A
     return {"splits": splits, "command": command, "ngram": ngram}
 
 
-def _metric_table(metrics: Mapping, slots: System) -> dict[str, Any]:
+def _metric_table(metrics: Mapping, slots: System, corpus: str | None = None) -> dict[str, Any]:
+    """Columns of a split, and of what they are; ``corpus`` is what the run was trained on."""
     groups = []
     for title, columns in (("The paper's estimators", PAPER), ("Valid columns", VALID)):
         rows = []
@@ -271,6 +272,8 @@ def _metric_table(metrics: Mapping, slots: System) -> dict[str, Any]:
     note = f"{', '.join(facts)} a sentence; checkpoint of step {shown(metrics.get('step'))}."
     if "data_dir" in metrics:
         note += f" Text: {shortened(str(metrics['data_dir'] or 'the embedded corpus'))}."
+    if corpus and metrics.get("corpus", corpus) != corpus:
+        note += " It is not the text that the run was trained with."
     return {"note": note, "groups": groups}
 
 

@@ -22,7 +22,6 @@ from mindspore_cvae.reproduction.jobs import Job, is_same_place
 from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.toy.pictures import TOY_RESULT
 
-INTERPOLATION = "interpolation.jsonl"
 PAIR = "interpolation.txt"
 """The two sentences between which a run interpolates."""
 
@@ -90,9 +89,14 @@ def test_metrics(job: Job) -> dict:
     return metrics if metrics and metrics.get("step") == best_step(job.folder) else {}
 
 
+def interpolation_place(job: Job) -> Path:
+    """The file of a job's interpolation by the checkpoint that is the best now."""
+    return job.folder / f"interpolation-{best_step(job.folder)}.jsonl"
+
+
 def interpolation(job: Job) -> list[dict]:
     """The rows of a job's interpolation; none where it was not made, or with older weights."""
-    path = job.folder / INTERPOLATION
+    path = interpolation_place(job)
     try:
         rows = [json.loads(line) for line in read_regular(path).decode().splitlines()]
     except (OSError, ValueError):
@@ -113,7 +117,11 @@ def _has_metrics(job: Job, wanted: Wanted) -> bool:
 
 
 def _is_of(job: Job, result: Mapping) -> bool:
-    """Whether a result was made on the job's own text."""
+    """Whether a result was made on the job's own text: by its content where that is known, else by
+    its place."""
+    corpus = runs_folder.trained_on(job.folder)
+    if corpus is not None and "corpus" in result:
+        return result["corpus"] == corpus
     return "data_dir" in result and is_same_place(result["data_dir"], job.settings.data.dir)
 
 
@@ -141,7 +149,7 @@ def _has_perplexities(job: Job, wanted: Wanted) -> bool:
     is_whole = protocols.keys() >= PROTOCOLS.keys() and all(
         _is_of(job, result) and _has(result, values) for result in protocols.values()
     )
-    return is_whole and not _is_older(job, runs_folder.NGRAM)
+    return is_whole
 
 
 def _protocols(job: Job) -> dict[str, dict]:
@@ -162,11 +170,11 @@ def _language_models(job: Job, wanted: Wanted) -> Stage:
 
 
 def _has_interpolation(job: Job, wanted: Wanted) -> bool:
-    return bool(interpolation(job)) and not _is_older(job, INTERPOLATION)
+    return bool(interpolation(job))
 
 
 def _interpolating(job: Job, wanted: Wanted) -> Stage:
-    places = ("--input", str(job.folder / PAIR), "--output", str(job.folder / INTERPOLATION))
+    places = ("--input", str(job.folder / PAIR), "--output", str(interpolation_place(job)))
     return Stage("interpolation", "generate.py", ("interpolate", *_run(job), *places, "--jsonl"))
 
 
@@ -184,15 +192,6 @@ def pair_of(job: Job) -> tuple[str, str]:
         raise InputError(f"{split.source}: an interpolation takes two sentences")
     first, last = (vocabulary.decode(split.sentences[index]) for index in ends[0])
     return first, last
-
-
-def _is_older(job: Job, name: str) -> bool:
-    """Whether a result was made before the best checkpoint."""
-    pointers = [
-        job.folder / runs_folder.CHECKPOINTS / pointer for pointer in ("best.json", "latest.json")
-    ]
-    there = [path for path in pointers if path.exists()]
-    return bool(there) and (job.folder / name).stat().st_mtime < there[0].stat().st_mtime
 
 
 _METRICS = Kind(_has_metrics, test_metrics, _evaluation)

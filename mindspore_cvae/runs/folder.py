@@ -220,6 +220,13 @@ def read_config(
     return config
 
 
+def trained_on(folder: str | os.PathLike) -> str | None:
+    """The fingerprint of the corpus that a run was trained on, by its log; None where an older
+    version wrote it."""
+    starts = [row for row in read_log(folder) if row.get("event") in ("start", "resume")]
+    return starts[-1].get("corpus") if starts else None
+
+
 EVALUATED = (
     "system",
     "split",

@@ -572,6 +572,7 @@ class Trainer:
             "widths": list(self.widths),
             "steps_per_epoch": self.steps_per_epoch,
             "splits": splits,
+            "corpus": self.fingerprints["data"],
         }
 
     def _end_if_told(self) -> None:

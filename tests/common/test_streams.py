@@ -39,6 +39,27 @@ def test_work_goes_on_where_nobody_reads(tmp_path, shell):
     assert (tmp_path / "rc").read_text() == "0\n"
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_file_that_ends_in_the_middle_is_an_error(tmp_path, unbuffered):
+    """The limit on a file's size does what a full disk does: a write takes less than it was
+    given."""
+    code = (
+        "import resource, sys; from mindspore_cvae.errors import run_command;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192));"
+        "sys.exit(run_command(lambda: [print('a sentence of words', n) for n in range(800)]))"
+    )
+    with open(tmp_path / "sentences.txt", "w") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**ENVIRONMENT, "PYTHONUNBUFFERED": unbuffered},
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and "File too large" in done.stderr
+
+
 def test_a_name_that_is_no_text_can_be_told():
     code = (
         "import os; from mindspore_cvae.errors import run_command;"

@@ -84,7 +84,7 @@ def write_perplexities(job, **changes):
 
 
 def write_interpolation(job):
-    (job.folder / "interpolation.jsonl").write_text('{"lambda": 1.0, "sentence": "a b"}\n')
+    reproduction_stages.interpolation_place(job).write_text('{"lambda": 1.0, "sentence": "a b"}\n')
 
 
 def make_toy(job, **changes):
@@ -299,11 +299,23 @@ def test_results_that_are_older_than_the_best_checkpoint_do_not_count(job, tmp_p
         assert not KINDS[kind].is_there(job, Wanted())
         write(job)
         assert KINDS[kind].is_there(job, Wanted())
-        pointer = job.folder / "checkpoints" / "best.json"
-        for seconds, expected in ((60, False), (-60, True)):
-            pointer.write_text("{}")
-            os.utime(pointer, (time.time() + seconds,) * 2)
-            assert KINDS[kind].is_there(job, Wanted()) == expected
+        # Dates say nothing: a copied run has new ones.
+        os.utime(job.folder / "checkpoints", (time.time() + 60,) * 2)
+        assert KINDS[kind].is_there(job, Wanted())
+
+
+def test_results_of_another_text_do_not_count(job, tmp_path):
+    """The place is the same, and what lies there is not."""
+    make(tmp_path, job)
+    with open(job.folder / runs_folder.LOG, "a") as log:
+        log.write('{"event": "resume", "corpus": "aa"}\n')
+    path = job.folder / "metrics-test.json"
+    own = runs_folder.read_metrics(job.folder, path.name)
+    for corpus, expected in (("aa", True), ("bb", False)):
+        path.write_text(json.dumps(own | {"corpus": corpus}))
+        assert KINDS["metrics"].is_there(job, Wanted()) == expected
+        write_perplexities(job, corpus=corpus)
+        assert KINDS["ngram"].is_there(job, Wanted()) == expected
 
 
 def test_results_of_other_sentences_or_draws_do_not_count(tmp_path):
@@ -506,7 +518,9 @@ def test_an_interpolation(tmp_path):
     (job,) = unique(jobs)
     make(tmp_path, job)
     rows = [{"lambda": 1.0, "sentence": "a <unk> | [x](y) `z`"}, {"lambda": 0.0, "sentence": "$b"}]
-    (job.folder / "interpolation.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    reproduction_stages.interpolation_place(job).write_text(
+        "".join(json.dumps(r) + "\n" for r in rows)
+    )
     document, exhibit = collected("table-6", tmp_path)
     assert document["rows"][0]["texts"] == {"0": rows}
     page = markdown(document, exhibit)
