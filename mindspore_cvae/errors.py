@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import argparse
+import contextlib
 import io
 import os
 import re
@@ -14,9 +15,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 
 class InputError(Exception):
@@ -91,16 +92,26 @@ def _refuse_deleted_directory() -> None:
         raise InputError("the working directory was deleted: change to another one") from None
 
 
-def _whole(stream: TextIO) -> TextIO:
-    """A stream that writes all of a text, or raises.
+@contextlib.contextmanager
+def _whole_output() -> Iterator[None]:
+    """Meanwhile standard output writes all of a text, or raises.
 
     Python's own, told not to buffer (``-u``, PYTHONUNBUFFERED), writes once and passes over that
     less was taken: a full disk ends a file in the middle of a word, without an error.
     """
+    stream = sys.stdout
     if not isinstance(getattr(stream, "buffer", None), io.RawIOBase):
-        return stream
+        yield
+        return
     buffer = io.BufferedWriter(stream.buffer)  # type: ignore[type-var]
-    return io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=True)
+    sys.stdout = io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=True)
+    try:
+        yield
+    finally:
+        # Left as it is, it would close the stream below when it is collected.
+        sys.stdout.detach()
+        buffer.detach()
+        sys.stdout = stream
 
 
 def _drop_unwritten() -> None:
@@ -124,10 +135,14 @@ def run_command(main: Callable[[], object]) -> int:
     # Streams that the caller closed are None: what is told has nowhere to go, and work goes on.
     sys.stdout = sys.stdout or open(os.devnull, "w")
     sys.stderr = sys.stderr or open(os.devnull, "w")
-    sys.stdout = _whole(sys.stdout)
     if hasattr(sys.stdout, "reconfigure"):
         # Names of files may hold bytes that are no text.
         sys.stdout.reconfigure(errors="backslashreplace")
+    with _whole_output():
+        return _exit_code(main)
+
+
+def _exit_code(main: Callable[[], object]) -> int:
     try:
         _refuse_deleted_directory()
         result = main()

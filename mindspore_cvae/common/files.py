@@ -68,6 +68,29 @@ def write_atomically(
         raise
 
 
+def open_own(path: str | os.PathLike, flags: int = os.O_RDWR) -> int:
+    """Open a file that only we write, which need not be there yet.
+
+    Args:
+        path: the file.
+        flags: of the system's ``open``.
+
+    Returns:
+        Its descriptor.
+
+    Raises:
+        OSError: It cannot be opened, or is no file of ours: a link of either kind, so that what is
+            written would appear elsewhere, or no regular file; it names the file.
+    """
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        reason = "it is a link to, or another name of, a file that lies elsewhere"
+        raise OSError(errno.EMLINK, reason, str(path))
+    return descriptor
+
+
 LARGEST_TEXT = 1 << 30
 """Bytes of the largest text, table or description that is read whole."""
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mindspore_cvae.common.files import write_atomically
+from mindspore_cvae.common.files import read_regular, write_atomically
 from mindspore_cvae.data import newswire
 from mindspore_cvae.errors import InputError
 
@@ -299,6 +299,19 @@ def _uniform(seed: int, stream: int) -> Iterator[float]:
         yield from ((random.random_raw(4096) >> np.uint64(11)) * 2.0**-53).tolist()
 
 
+TABLE_HEAD = "split\tnumber\tlog_probability\ttopic\n"
+"""First line of log_probabilities.tsv."""
+
+
+def _is_our_table(path: Path) -> bool:
+    """Whether a file is the table that :func:`write_corpus` writes, by its head and first row."""
+    try:
+        lines = read_regular(path).decode().splitlines(keepends=True)[:2]
+    except (OSError, ValueError):
+        return False
+    return len(lines) == 2 and lines[0] == TABLE_HEAD and lines[1].startswith("train\t1\t-")
+
+
 def write_corpus(folder: Path, seed: int = DEFAULT_SEED) -> dict[str, Sample]:
     """Writes train.txt, valid.txt, test.txt and log_probabilities.tsv, each all at once.
 
@@ -311,9 +324,9 @@ def write_corpus(folder: Path, seed: int = DEFAULT_SEED) -> dict[str, Sample]:
     texts = {folder / f"{split}.txt": sample.texts for split, sample in samples.items()}
     for path in texts:
         # The table is written first, so a text without a table came from elsewhere.
-        if path.exists() and not table.exists():
+        if path.exists() and not _is_our_table(table):
             raise InputError(f"{path} is there and not from this command; name another folder")
-    rows = ["split\tnumber\tlog_probability\ttopic\n"]
+    rows = [TABLE_HEAD]
     for split, (_, log_probabilities, topics) in samples.items():
         for number, (value, topic) in enumerate(zip(log_probabilities, topics, strict=True), 1):
             rows.append(f"{split}\t{number}\t{float(value)!r}\t{TOPICS[topic]}\n")

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from mindspore_cvae import __version__
 from mindspore_cvae.common.files import (
     is_temporary,
+    open_own,
     read_regular,
     remove_temporary,
     write_atomically,
@@ -427,6 +428,7 @@ class Log:
         rows: how many rows of it stay: those that the checkpoint knew from which training goes on,
             0 for a new run. Later ones and a last line that was torn are cut off, so that there is
             neither a gap nor a repeat.
+        guard: called before anything is written; raises where this process may not any more.
 
     Attributes:
         path: the file.
@@ -436,11 +438,17 @@ class Log:
         OSError: It cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike, rows: int = 0):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        rows: int = 0,
+        guard: Callable[[], object] = lambda: None,
+    ):
         self.path = Path(path)
         self.rows = 0
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        self._file = os.fdopen(os.open(self.path, flags, 0o666), "r+b", buffering=0)
+        self.guard = guard
+        descriptor = open_own(self.path, os.O_RDWR | os.O_APPEND)
+        self._file = os.fdopen(descriptor, "r+b", buffering=0)
         os.ftruncate(self._file.fileno(), self._count_up_to(rows))
 
     def _count_up_to(self, rows: int) -> int:
@@ -458,6 +466,7 @@ class Log:
         Raises:
             OSError: The row could not be written whole; the error names the file.
         """
+        self.guard()
         line = json.dumps(_plain(row), allow_nan=False).encode() + b"\n"
         with self._named_errors():
             written = self._file.write(line)
@@ -474,6 +483,7 @@ class Log:
         Raises:
             OSError: It failed; the error names the file.
         """
+        self.guard()
         with self._named_errors():
             os.fsync(self._file.fileno())
         return self.rows
@@ -578,7 +588,7 @@ class Run:
             rows: rows to keep.
             warn: called with a sentence if the file has fewer.
         """
-        log = Log(self.folder / LOG, rows)
+        log = Log(self.folder / LOG, rows, self._lock.check)
         if log.rows < rows:
             warn(f"{log.path} has {log.rows} rows of the {rows} before the checkpoint")
         return log

@@ -8,6 +8,7 @@ import socket
 import weakref
 from pathlib import Path
 
+from mindspore_cvae.common.files import open_own
 from mindspore_cvae.errors import InputError
 
 LOCK = "lock"
@@ -17,10 +18,18 @@ class Lock:
     """A lock on a file that the operating system drops when its holder dies, however it dies.
 
     The file stays: removing it would let two processes lock two files of the same name.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: Another process holds it, or the file system knows no locks.
+        OSError: It cannot be opened, or is no file of ours (:func:`common.files.open_own`).
     """
 
     def __init__(self, path: Path):
-        self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        self.path = path
+        self._descriptor: int | None = open_own(path)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -38,6 +47,23 @@ class Lock:
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         _held.add(self)
+
+    def check(self) -> None:
+        """Raises InputError where the file that is locked is not the one of its name any more, so
+        that another process may have locked that."""
+        if self._descriptor is None:
+            return
+        held = os.fstat(self._descriptor)
+        try:
+            there = os.stat(self.path)
+        except OSError:
+            there = None
+        if there is None or (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
+            raise InputError(
+                f"{self.path} was removed or replaced while process {os.getpid()} held it, and "
+                "another may train there now: nothing more is written; --resume goes on from the "
+                "last checkpoint"
+            )
 
     def release(self) -> None:
         """Drop the lock, if it is held."""

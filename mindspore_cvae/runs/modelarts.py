@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mindspore_cvae.common.files import is_temporary, write_atomically
+from mindspore_cvae.common.files import is_temporary, open_own, write_atomically
 from mindspore_cvae.devices.choosing import is_rank
 from mindspore_cvae.errors import DeviceError, InputError, warn_user
 from mindspore_cvae.runs import checkpoints, lock
@@ -170,12 +170,21 @@ def _signals(handler) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Where copies lie, see :data:`CACHE`; it is made if need be."""
+    """Where copies lie, see :data:`CACHE`; it is made if need be. In the folder for temporary
+    files, which all users share, it is this user's own.
+
+    Raises:
+        InputError: Somebody else made it.
+    """
     named = os.environ.get(CACHE)
-    is_large = os.access("/cache", os.W_OK)
-    root = Path(named) if named else Path("/cache" if is_large else tempfile.gettempdir())
-    folder = root / "mindspore_cvae"
-    folder.mkdir(parents=True, exist_ok=True)
+    if named or os.access("/cache", os.W_OK):
+        folder = Path(named or "/cache") / "mindspore_cvae"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    folder = Path(tempfile.gettempdir()) / f"mindspore_cvae-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise InputError(f"{folder} is somebody else's: name another place with {CACHE}")
     return folder
 
 
@@ -370,9 +379,12 @@ def _is_whole(folder: Path) -> bool:
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Only one process at a time works on a copy; the system drops the lock of one that dies."""
-    with open(folder.with_name(f"{folder.name}.lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    descriptor = open_own(folder.with_name(f"{folder.name}.lock"))
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _retried(what: str, attempt: Callable[[], Result]) -> Result:

@@ -489,6 +489,10 @@ def test_the_command_writes_anew_but_never_over_other_texts(tmp_path, monkeypatc
         run(other)
     assert [path.name for path in other.iterdir()] == ["valid.txt"]
     assert (other / "valid.txt").read_text() == "mine\n"
+    # A table of that name alone does not make the texts ours.
+    (other / "log_probabilities.tsv").write_text("word\tlog_probability\n")
+    with pytest.raises(InputError, match=r"valid\.txt is there and not from this command"):
+        run(other)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -414,6 +414,32 @@ def test_a_run_without_the_mark_is_known_by_its_log(tmp_path):
     assert is_ours(folder)
 
 
+@pytest.mark.parametrize("name", ["lock", "log.jsonl"])
+def test_a_file_with_another_name_is_not_written_through(tmp_path, name):
+    """A hard link, which looks like a file of the run and is somebody's thesis."""
+    (tmp_path / "thesis").write_text("a\nb\n")
+    (tmp_path / "run").mkdir()
+    os.link(tmp_path / "thesis", tmp_path / "run" / name)
+    with pytest.raises((OSError, InputError)):
+        with Run(tmp_path / "run") as run:
+            run.open_log()
+    assert (tmp_path / "thesis").read_text() == "a\nb\n"
+
+
+def test_a_lock_that_was_removed_is_noticed(tmp_path):
+    """Two trainings must not write one log."""
+    with Run(make_run(tmp_path / "run"), resume=True) as first:
+        log = first.open_log()
+        log.write({"event": "start", "version": "1", "step": 1})
+        (tmp_path / "run" / "lock").unlink()
+        with Run(tmp_path / "run", resume=True):
+            for write in (lambda: log.write({"step": 2}), log.sync):
+                with pytest.raises(InputError, match="lock was removed or replaced"):
+                    write()
+        log.close()
+    assert [row["step"] for row in runs_folder.read_log(tmp_path / "run")] == [1]
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "log.jsonl"])
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, name):
     (tmp_path / "checkpoints").mkdir()

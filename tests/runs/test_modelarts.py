@@ -36,6 +36,24 @@ def container(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+def test_copies_of_a_user_are_a_user_s_own(tmp_path, monkeypatch):
+    """The folder for temporary files is everybody's: what lies there may be a trap."""
+    monkeypatch.delenv(modelarts.CACHE)
+    monkeypatch.setattr(modelarts.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(modelarts.os, "access", lambda *_: False)
+    folder = modelarts.cache_folder()
+    assert folder.parent == tmp_path and folder.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "precious").write_text("mine")
+    (folder / "copy.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError), modelarts._lock(folder / "copy"):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="somebody else's"):
+        modelarts.cache_folder()
+
+
 @pytest.fixture
 def buckets(tmp_path):
     """Buckets, as folders, with a corpus in obs://bucket/ptb."""
