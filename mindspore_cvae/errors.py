@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import _thread
 import argparse
-import contextlib
-import io
 import os
 import re
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
+
+from mindspore_cvae.common import streams
 
 
 class InputError(Exception):
@@ -74,7 +74,8 @@ def warn_user(message: str) -> None:
 
 
 def _one_line(message: str) -> str:
-    return "; ".join(line.strip() for line in message.splitlines() if line.strip())
+    line = "; ".join(line.strip() for line in message.splitlines() if line.strip())
+    return streams.without_controls(line)
 
 
 OUT_OF_MEMORY = (
@@ -90,33 +91,6 @@ def _refuse_deleted_directory() -> None:
         os.getcwd()
     except FileNotFoundError:
         raise InputError("the working directory was deleted: change to another one") from None
-
-
-@contextlib.contextmanager
-def _whole_output() -> Iterator[None]:
-    """Meanwhile standard output writes all of a text, or raises.
-
-    Python's own, told not to buffer (``-u``, PYTHONUNBUFFERED), writes once and passes over that
-    less was taken: a full disk ends a file in the middle of a word, without an error.
-    """
-    stream = sys.stdout
-    if not isinstance(getattr(stream, "buffer", None), io.RawIOBase):
-        yield
-        return
-    buffer = io.BufferedWriter(stream.buffer)  # type: ignore[type-var]
-    sys.stdout = io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=True)
-    try:
-        yield
-    finally:
-        # Left as it is, it would close the stream below when it is collected.
-        sys.stdout.detach()
-        buffer.detach()
-        sys.stdout = stream
-
-
-def _drop_unwritten() -> None:
-    """What standard output could not take then goes nowhere when the process ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_command(main: Callable[[], object]) -> int:
@@ -138,7 +112,7 @@ def run_command(main: Callable[[], object]) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         # Names of files may hold bytes that are no text.
         sys.stdout.reconfigure(errors="backslashreplace")
-    with _whole_output():
+    with streams.whole_output(), streams.legible_output():
         return _exit_code(main)
 
 
@@ -153,7 +127,7 @@ def _exit_code(main: Callable[[], object]) -> int:
         message, code = str(error), 2
     except BrokenPipeError:
         # The reader went away (`... | head`): nothing to say, and nothing more to write at exit.
-        _drop_unwritten()
+        streams.drop_unwritten()
         return 1
     except (DeviceError, TrainingError) as error:
         message, code = str(error), 1
@@ -163,7 +137,7 @@ def _exit_code(main: Callable[[], object]) -> int:
         try:
             sys.stdout.flush()
         except OSError:
-            _drop_unwritten()
+            streams.drop_unwritten()
     except MemoryError:
         message, code = OUT_OF_MEMORY, 1
     except KeyboardInterrupt:

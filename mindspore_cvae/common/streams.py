@@ -1,9 +1,12 @@
-"""Standard streams whose reader may go away while work goes on."""
+"""Standard streams: whose reader may go away while work goes on, whose disk may be full, and whose
+terminal would obey what a text holds."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -56,3 +59,72 @@ def forgiving() -> Iterator[None]:
     finally:
         sys.stdout.flush()
         sys.stdout, sys.stderr = kept
+
+
+@contextlib.contextmanager
+def whole_output() -> Iterator[None]:
+    """Meanwhile standard output writes all of a text, or raises.
+
+    Python's own, told not to buffer (``-u``, PYTHONUNBUFFERED), writes once and passes over that
+    less was taken: a full disk ends a file in the middle of a word, without an error.
+    """
+    stream = sys.stdout
+    if not isinstance(getattr(stream, "buffer", None), io.RawIOBase):
+        yield
+        return
+    buffer = io.BufferedWriter(stream.buffer)  # type: ignore[type-var]
+    sys.stdout = io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=True)
+    try:
+        yield
+    finally:
+        # Left as it is, it would close the stream below when it is collected.
+        sys.stdout.detach()
+        buffer.detach()
+        sys.stdout = stream
+
+
+def drop_unwritten() -> None:
+    """What standard output could not take then goes nowhere when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def without_controls(text: str) -> str:
+    """A text whose control characters, but for tabs and the ends of lines, are written out."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
+
+
+class Legible:
+    """A stream to a terminal, which shows what a text holds and does not obey it.
+
+    Words of a corpus, keys of a file and names of folders may hold escape sequences, which move the
+    cursor, set the title or worse.
+
+    Args:
+        stream: a terminal's.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """As the stream's own."""
+        self._stream.write(without_controls(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def legible_output() -> Iterator[None]:
+    """Meanwhile standard output is :class:`Legible`, if it is a terminal; files get every byte."""
+    stream = sys.stdout
+    if stream.isatty():
+        sys.stdout = Legible(stream)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout = stream

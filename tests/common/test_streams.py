@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,23 @@ def test_a_file_that_ends_in_the_middle_is_an_error(tmp_path, unbuffered):
         )
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and "File too large" in done.stderr
+
+
+def test_a_terminal_does_not_obey_what_a_text_holds():
+    """A file gets the text as it is, a terminal and a warning legible characters."""
+    code = (
+        "from mindspore_cvae.errors import run_command, warn_user;"
+        "run_command(lambda: [print('a \\x1b]0;title\\x07 b\\tc'), warn_user('d \\x1b[2J e')])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.stdout == "a \x1b]0;title\x07 b\tc\n"
+    assert done.stderr == "warning: d \\x1b[2J e\n"
+    ours, theirs = pty.openpty()
+    subprocess.run(command, env=ENVIRONMENT, stdout=theirs, stderr=subprocess.DEVNULL, check=True)
+    os.close(theirs)
+    assert os.read(ours, 1000).decode() == "a \\x1b]0;title\\x07 b\tc\r\n"
+    os.close(ours)
 
 
 def test_a_name_that_is_no_text_can_be_told():

@@ -18,7 +18,8 @@ NAME = PACKAGE.name
 TESTS = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    ("errors", "common", "systems"),
+    ("common", "systems"),
+    ("errors",),
     ("devices", "config"),
     ("data", "model"),
     ("runs",),
