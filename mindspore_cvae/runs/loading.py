@@ -18,6 +18,9 @@ from mindspore_cvae.model.equation import LatentVariableModel
 from mindspore_cvae.runs import checkpoints
 from mindspore_cvae.runs import folder as runs_folder
 
+LARGEST = 1e18
+"""Largest size of a weight: float32 ends at 3.4e38, and weights are multiplied with each other."""
+
 CHECKPOINTS = {"best": "best", "best_valid": "best_valid", "last": "latest"}
 """What a checkpoint is called on the command line, and in the run folder."""
 
@@ -111,9 +114,10 @@ def restore(cell: nn.Cell, tensors: dict[str, np.ndarray], source: str) -> None:
             )
         if values.dtype != mindspore.dtype_to_nptype(parameter.dtype):
             raise InputError(f"{source}: {parameter.name} has the type {values.dtype} of no run")
-        if not np.isfinite(values).all():
+        if not (np.abs(values) <= LARGEST).all():
             raise InputError(
-                f"{source}: {parameter.name} holds numbers that are not finite, so the model is "
-                "of no use: take another checkpoint (--checkpoint last, best), or train anew"
+                f"{source}: {parameter.name} holds numbers that are not finite, or whose products "
+                "are not, so the model is of no use: take another checkpoint (--checkpoint last, "
+                "best), or train anew"
             )
     put_values(cell, tensors)
