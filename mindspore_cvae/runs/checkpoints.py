@@ -191,7 +191,10 @@ def load(
             raise CheckpointError(
                 f"{pointer} does not exist: no validation has chosen a best checkpoint yet"
             )
-        return _read(folder, _read_pointer(pointer))
+        try:
+            return _read(folder, _read_pointer(pointer))
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} (--checkpoint last takes the last one)") from None
     if which != "latest":
         return _read(folder, int(which))
 

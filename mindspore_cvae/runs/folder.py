@@ -375,11 +375,18 @@ def read_log(folder: str | os.PathLike) -> list[dict]:
                     row = json.loads(line)
                 except (ValueError, RecursionError):
                     continue
-                if isinstance(row, dict):
+                if isinstance(row, dict) and _is_row(row):
                     rows.append(row)
     except OSError:
         return []
     return rows
+
+
+def _is_row(row: Mapping) -> bool:
+    """Whether the keys that every reader relies on have their types, or are not there."""
+    return all(type(row.get(key, 0)) is int for key in ("step", "epoch")) and isinstance(
+        row.get("event", ""), str
+    )
 
 
 def resumed_config(
