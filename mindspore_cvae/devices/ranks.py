@@ -89,7 +89,7 @@ def msrun_process(
         "local_worker_num": count,
         "node_rank": environment.get("NODE_RANK", -1),
         "master_addr": environment.get("MASTER_ADDR", "127.0.0.1"),
-        "master_port": environment.get("MASTER_PORT") or _free_port(),
+        "master_port": _port(environment),
         "log_dir": log_dir.resolve(),
         "join": True,
         # The number of no worker: what a log holds is shown here.
@@ -109,6 +109,32 @@ def msrun_process(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _port(environment: Mapping[str, str]) -> int:
+    """The scheduler's port: the environment's, or a free one.
+
+    Raises:
+        InputError: It is no port, or somebody listens there where the scheduler is to run: msrun
+            would wait in silence.
+    """
+    if not environment.get("MASTER_PORT"):
+        return _free_port()
+    number = environment_number(environment, "MASTER_PORT")
+    if not 0 < number < 1 << 16:
+        raise InputError(f"MASTER_PORT must be a port, 1 to 65535, not {number}")
+    if environment.get("NODE_RANK", "0") == "0":
+        with socket.socket() as listener:
+            # As servers do: what was closed a moment ago does not count.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("", number))
+            except OSError as error:
+                raise InputError(
+                    f"MASTER_PORT={number} cannot be used ({error.strerror}): name a free port, or "
+                    "leave it out where all processes run on this host"
+                ) from None
+    return number
 
 
 def _free_port() -> int:

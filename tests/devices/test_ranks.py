@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -73,6 +74,18 @@ def test_ranks_of_a_rank_table(start, tmp_path):
         log = (tmp_path / "logs" / f"worker_{4 + device}.log").read_text()
         assert log == f"rank {4 + device} of 8 on device {device} --seed 1\n"
     assert output == "rank 4 of 8 on device 0 --seed 1\n"
+
+
+@pytest.mark.parametrize("port", ["taken", "70000", "x"])
+def test_a_port_that_cannot_be_used_is_one_sentence_within_seconds(start, port):
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        number = str(other.getsockname()[1]) if port == "taken" else port
+        job = start("", count=2, table=False, MASTER_PORT=number)
+        _, errors = job.communicate(timeout=30)
+    assert job.returncode == 2
+    assert errors.startswith("error: MASTER_PORT") and number in errors and errors.count("\n") == 1
 
 
 def test_a_first_rank_that_is_no_number_is_refused(start):
