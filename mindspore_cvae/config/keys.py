@@ -97,7 +97,7 @@ class Model:
     amp_level: str = _option("O0", choices=("O0", "O2"))
     """Mixed precision. O0: float32 (Ascend's LSTM computes in float16 all the same); O2: LSTMs and
     logits in float16, all else and the weights themselves in float32, and the loss is scaled."""
-    vocabulary_multiple: int | None = _option(None, "[1, 65536]", free=True)
+    vocabulary_multiple: int | None = _option(None, "[1, 65536]")
     """Multiple to which the logits and their inputs are padded while they are computed; null takes
     16 on Ascend and 1 elsewhere."""
 
@@ -159,10 +159,11 @@ class Evaluation:
     max_sentences: int | None = _option(None, _COUNT, free=True)
     """Only the first so many sentences of the split; null for all."""
     rows: int = _option(128, "[1, 65536]", free=True)
-    """Rows of one call of the decoder, at most; it bounds memory and changes no number."""
+    """Rows of one call of the decoder, at most; it bounds memory, and moves numbers in the tenth
+    digit at most."""
     tokens: int = _option(2048, "[1, 1e7]", free=True)
     """Words that one call of the decoder predicts, at most, padding included: calls with long
-    sentences have fewer rows. It bounds memory and changes no number."""
+    sentences have fewer rows. It bounds memory, and moves numbers in the tenth digit at most."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,10 @@ USABLE_AFTER_TRAINING = tuple(
 )
 """The keys that leave a trained model what it is."""
 
-LATER = (("model.amp_level", "O0"), ("slots.contrast_weight", 1.0), ("slots.free_bits", 0.0))
+LATER = (
+    *(("model.amp_level", "O0"), ("model.vocabulary_multiple", None)),
+    *(("slots.contrast_weight", 1.0), ("slots.free_bits", 0.0)),
+)
 """Keys that checkpoints may be older than, with the values that compute what was computed then: no
 fingerprint has these."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from mindspore_cvae.errors import DeviceError, InputError
 
@@ -21,6 +22,9 @@ MULTIPLES = {"Ascend": 16}
 
 RANK_COUNTS = ("MS_WORKER_NUM", "RANK_SIZE")
 """Variables with the number of processes of a data-parallel run, which its launcher sets."""
+
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
+"""Of x86 and ARM, as Linux names them."""
 
 _NEEDS = {
     "Ascend": "MindSpore needs its driver, and CANN's libraries on LD_LIBRARY_PATH",
@@ -108,6 +112,22 @@ def chosen() -> str:
     import mindspore.context
 
     return mindspore.context.get_context("device_target")
+
+
+def machine() -> str:
+    """What decides the last bits of a number besides the configuration: the version of mindspore,
+    the chosen device, and of a CPU the instructions that its kernels are chosen by."""
+    import mindspore
+
+    device = chosen()
+    if device == "CPU":
+        try:
+            told = set(Path("/proc/cpuinfo").read_text(errors="replace").split())
+        except OSError:
+            told = set()
+        names = ", ".join(name for name in INSTRUCTIONS if name in told)
+        device = f"a CPU with {names or 'no instructions that are known here'}"
+    return f"MindSpore {mindspore.__version__} on {device}"
 
 
 def vocabulary_multiple() -> int:

@@ -524,7 +524,7 @@ class Trainer:
             self.state.step,
             tensors,
             {"system": self.config.system, **dataclasses.asdict(self.state)},
-            self.fingerprints,
+            {**self.fingerprints, "machine": choosing.machine()},
             best=best,
             best_valid=best_valid,
             keep=self.config.train.keep_checkpoints,
@@ -537,6 +537,12 @@ class Trainer:
             return False
         saved = checkpoints.load(self.run.checkpoints)
         checkpoints.check_fingerprints(saved, self.fingerprints, self.force)
+        before, now = saved.fingerprints.get("machine"), choosing.machine()
+        if before not in (None, now):
+            warn_user(
+                f"{saved.path} was written by {before}, and this is {now}: the last digits of what "
+                "follows may be others than there"
+            )
         self.state = TrainingState.read(saved, self.step.state())
         # The optimizers keep their rates as parameters, which --force may have changed since.
         rates = {

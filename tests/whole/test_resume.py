@@ -32,7 +32,9 @@ from interruptions import (
 from mindspore import Tensor
 
 from mindspore_cvae.commands.train import train_main
+from mindspore_cvae.config.keys import OPTIONS
 from mindspore_cvae.data.batches import EpochPlan
+from mindspore_cvae.devices import choosing
 from mindspore_cvae.runs import checkpoints
 from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.training import trainer
@@ -376,6 +378,17 @@ def test_other_data_are_refused_unless_forced(data, tmp_path, capsys):
     assert "warning: " in capsys.readouterr().err
 
 
+def test_another_machine_is_told_at_a_resume(data, tmp_path, capsys, monkeypatch):
+    """Its instructions, and MindSpore's version, decide last digits."""
+    argv = kill(tmp_path / "run", data, ANY_SYSTEM, "step 5")
+    here = choosing.machine()
+    assert "MindSpore 2." in here and "CPU" in here
+    monkeypatch.setattr(choosing, "machine", lambda: "MindSpore 9 on GPU")
+    assert train_main([*argv, "train.max_steps=6"]) == 0
+    told = capsys.readouterr().err
+    assert f"was written by {here}, and this is MindSpore 9 on GPU" in told
+
+
 def test_a_forced_learning_rate_is_taken(data, tmp_path):
     """It is what a training is told to go on with after an overflow."""
     folder = tmp_path / "run"
@@ -389,6 +402,29 @@ def test_a_forced_learning_rate_is_taken(data, tmp_path):
     assert train_main([*argv, "train.learning_rate=0.125"]) == 0
     changed = {"optimizer.model.learning_rate": 0.125}
     assert before.keys() > changed.keys() and rates() == before | changed
+
+
+FREE = {
+    **{"train.epochs": 11, "train.max_steps": 12, "train.patience": 50, "train.report": "false"},
+    **{"train.max_skipped_steps": 7, "train.log_every_steps": 3},
+    **{"train.checkpoint_every_steps": 1, "train.keep_checkpoints": 9},
+    **{"eval.samples": 3, "eval.valid_samples": 3, "eval.valid_iw_samples": 4, "eval.rows": 3},
+    **{"eval.best_valid_sentences": 2, "eval.max_sentences": 2, "eval.tokens": 7},
+    "eval.before_training": "true",
+}
+"""Another value of every free key, but for the places of data and device."""
+
+
+def test_a_free_key_that_changes_at_a_resume_changes_no_bit_of_training(whole, data, tmp_path):
+    places = {"data.dir", "device_target", "device_id"}
+    assert FREE.keys() == {key for key, option in OPTIONS.items() if option.free} - places
+    folder = tmp_path / "run"
+    argv = kill(folder, data, ANY_SYSTEM, "step 5")
+    assert train_main([*argv, *(f"{key}={value}" for key, value in FREE.items())]) == 0
+    expected, _ = whole(ANY_SYSTEM)
+    found = outcome(folder)
+    steps = [f"step-{step:08d}" for step in (10, 12)]
+    assert [found[step][1] for step in steps] == [expected[step][1] for step in steps]
 
 
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
