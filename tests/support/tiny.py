@@ -132,7 +132,6 @@ def combination(system, **slots):
 
 COMBINATIONS = {
     **SYSTEMS,
-    "vae with a contrast": combination("vae", contrast="info_nce", views=2, encoder_dropout=0.3),
     "circle loss without a contrast": combination("ivae_mi", critic_loss="circle_mean"),
     "as released": combination(
         "cvae_plus_mi",

@@ -18,7 +18,7 @@ def test_ten_steps_are_profiled(tmp_path):
     train = data / "train.txt"
     train.write_text(train.read_text() * 10)
     options = (*SIZES, "data.buckets=1", "data.batch_size=2", "train.max_steps=35")
-    options += ("train.report=false", "eval.valid_samples=1")
+    options += ("train.report=false", "eval.valid_samples=1", "eval.best_valid_sentences=0")
     arguments = ["--system", "vae", "--data_dir", str(data), "--output_dir", str(run)]
     assert train_main([*arguments, "--profile", "--set", *options]) == 0
     (table,) = (run / folder.PROFILE).rglob("cpu_op_type_info_0.csv")

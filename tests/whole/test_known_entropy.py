@@ -15,7 +15,6 @@ from mindspore_cvae.systems import SYSTEMS
 from mindspore_cvae.training.trainer import train
 
 SENTENCES, DRAWS = 200, 64
-FAST = ("vae",)
 SETTINGS = [
     "model.embedding_size=32",
     "model.hidden_size=64",
@@ -45,10 +44,8 @@ def corpus():
     return load_corpus(configuration.load(None).data)
 
 
-@pytest.mark.parametrize(
-    "system",
-    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in SYSTEMS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_importance_weighted_nll_is_not_below_the_truth(system, corpus, tmp_path, monkeypatch):
     tuned, choose = [], ImportanceSampler.choose
 

@@ -54,8 +54,7 @@ QUICK_SYSTEMS = pytest.mark.parametrize(
         for kind, name in STEP_KINDS.items()
     ],
 )
-"""The steps of the others are many graph calls: they are interrupted in the slow tests, and by the
-processes that are killed for every kind."""
+"""The steps of the others are many graph calls: they are interrupted in the slow tests."""
 ANY_SYSTEM = STEP_KINDS["critic_then_model"]
 
 
@@ -122,7 +121,13 @@ def logged(folder: Path, event: str) -> list[dict]:
     return [row for row in map(json.loads, lines) if row["event"] == event]
 
 
-@SYSTEMS
+@pytest.mark.parametrize(
+    "system",
+    [
+        pytest.param(name, id=kind, marks=pytest.mark.slow if kind == "semi_amortized" else ())
+        for kind, name in STEP_KINDS.items()
+    ],
+)
 def test_the_training_has_whatever_could_be_lost(whole, system):
     left, moments = whole(system)
     log = left["log"]
@@ -140,7 +145,7 @@ def test_the_training_has_whatever_could_be_lost(whole, system):
 
 
 @QUICK_SYSTEMS
-@pytest.mark.parametrize("stride", [67, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [131, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_changes_nothing(whole, data, tmp_path, system, stride):
     expected, moments = whole(system)
     for at in range(0, len(moments), stride):
@@ -150,7 +155,7 @@ def test_a_kill_at_any_moment_changes_nothing(whole, data, tmp_path, system, str
         assert resumed(argv, folder) == expected, f"killed at {moments[at]} (number {at})"
 
 
-@pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [13, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_kill_while_the_best_is_marked_changes_nothing(whole, data, tmp_path, stride):
     expected, moments = whole(ANY_SYSTEM)
     last_score = max(at for at, moment in enumerate(moments) if moment == "score 6")
@@ -431,7 +436,7 @@ SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
 
 @QUICK_SYSTEMS
-@pytest.mark.parametrize("stride", [89, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [149, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_signal_at_any_moment_saves_and_changes_nothing(whole, data, tmp_path, system, stride):
     expected, moments = whole(system)
     first, last = moments.index("step 1"), len(moments) - moments[::-1].index("score 12")
@@ -576,12 +581,12 @@ SIX = list(KILLS.values())[:6]
 @pytest.mark.parametrize(
     ("system", "moments"),
     [
-        # Every process compiles anew, and refinement has many graphs: the slow tests kill it.
+        # Every process compiles anew: the slow tests kill the other kinds.
         pytest.param(
             system,
             SIX[number::KINDS],
             id=kind,
-            marks=pytest.mark.slow if kind == "semi_amortized" else (),
+            marks=() if system == ANY_SYSTEM else pytest.mark.slow,
         )
         for number, (kind, system) in enumerate(STEP_KINDS.items())
     ],
@@ -666,7 +671,9 @@ def test_parameters_that_are_not_finite_are_not_saved(whole, data, tmp_path, cap
 
 
 SCALED = ("train.loss_scale=65536", "train.loss_scale_window=2", "train.max_skipped_steps=3")
-SCALED_KINDS = pytest.mark.parametrize("kind", ["joint", "critic_then_model"])
+SCALED_KINDS = pytest.mark.parametrize(
+    "kind", [pytest.param("joint", marks=pytest.mark.slow), "critic_then_model"]
+)
 
 
 @contextlib.contextmanager
