@@ -22,7 +22,8 @@ from mindspore import Tensor
 
 from mindspore_cvae.commands.train import corpus_of_run
 from mindspore_cvae.common import randomness
-from mindspore_cvae.data.batches import EpochPlan, batches, corpus_widths
+from mindspore_cvae.data.batches import EpochPlan, batches
+from mindspore_cvae.data.widths import corpus_widths
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.evaluation import annealing, bounds
 from mindspore_cvae.evaluation.importance import ImportanceSampler

@@ -20,7 +20,7 @@ from unittest import mock
 import numpy as np
 
 from mindspore_cvae.commands.train import corpus_of_run
-from mindspore_cvae.data.batches import corpus_widths
+from mindspore_cvae.data.widths import corpus_widths
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.evaluation import proposals
 from mindspore_cvae.evaluation.importance import ImportanceSampler

@@ -27,8 +27,9 @@ from twin import FedNoise, Twin, TwinStep, state_of
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.common.progress import progress
 from mindspore_cvae.config import keys
-from mindspore_cvae.data.batches import EpochPlan, corpus_widths, make_batch
+from mindspore_cvae.data.batches import EpochPlan, make_batch
 from mindspore_cvae.data.corpus import Corpus, load_corpus
+from mindspore_cvae.data.widths import corpus_widths
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.runs import folder
 from mindspore_cvae.training.noise import NoiseMaker

@@ -83,7 +83,7 @@ class Twin(nn.Module):
             self.joint_critic = perceptron(latent + hidden, *critic)
             self.marginal_critic = perceptron(latent, *critic)
         self.decoder_embedding = nn.Embedding(vocabulary_size, embedding)
-        self.initial_hidden = nn.Linear(latent, hidden, bias=False)
+        self.initial_hidden = nn.Linear(latent, hidden, bias=sizes.first_state_bias)
         self.decoder_lstm = nn.LSTM(embedding + latent, hidden)
         self.output = nn.Linear(hidden, vocabulary_size)
 
@@ -281,6 +281,7 @@ def state_of(parameters: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
         "encoder.embedding.weight": "encoder_embedding.weight",
         "decoder.embedding.weight": "decoder_embedding.weight",
         "decoder.initial_hidden.weight": "initial_hidden.weight",
+        "decoder.initial_hidden.bias": "initial_hidden.bias",
         "posterior.from_noise.weight": "from_noise.weight",
         **{
             f"posterior.{layer}.{part}": f"{layer}.{part}"

@@ -182,7 +182,7 @@ def warm_round(once: Callable[[], int]) -> Round:
 
 def project_evaluation(case: Case) -> Round:
     model, settings = project_model(case), case.settings
-    from mindspore_cvae.data.batches import bucket_widths
+    from mindspore_cvae.data.widths import bucket_widths
     from mindspore_cvae.evaluation.scoring import DRAWS_PER_CALL, Scorer
 
     split = evaluated_split(case)

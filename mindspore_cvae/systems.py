@@ -36,6 +36,9 @@ class System:
     """L_SQ, Eq. 17: ``none``, ``squares`` (sum of squares, the row's own critic), ``printed``
     (sum of differences) or ``released`` (squares for g only, prior and posterior pairs, and in
     the model's loss of the rows whose divergence is g's)."""
+    reconstruction: str = "posterior"
+    """What is decoded in training: z of the ``posterior`` (Eq. 4), or draws from the ``prior``, as
+    Eq. 19 prints it; the encoder then learns from divergence and contrast alone."""
     contrast: str = "none"
     """C: ``none`` or ``info_nce`` (Eq. 10)."""
     contrast_on: str = "z"
@@ -52,7 +55,8 @@ class System:
     temperature: float = 0.05
     """tau of Eq. 8 and 10."""
     contrast_weight: float = 1.0
-    """Weight of C in the objective."""
+    """Weight of C in the objective. Eq. 19 as printed adds C, a mean, to sums over the batch: 1/N
+    of a batch of N."""
     free_bits: float = 0.0
     """Nats that a latent dimension's closed-form KL, averaged over the batch, costs at least
     (Kingma et al. 2016): below them nothing pushes it down. 0 for none."""
@@ -93,6 +97,7 @@ CHOICES: dict[str, tuple] = {
     "critic_loss": ("dual", "circle_mean", "circle_sum", "circle_pairwise"),
     "divergence_sign": ("adversarial", "printed"),
     "squared_difference": ("none", "squares", "printed", "released"),
+    "reconstruction": ("posterior", "prior"),
     "contrast": ("none", "info_nce"),
     "contrast_on": ("z", "h"),
     "views": (1, 2),

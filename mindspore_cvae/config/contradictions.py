@@ -53,6 +53,16 @@ _CONTRADICTIONS = (
         "draws from the prior can only be negatives of a contrast on z",
     ),
     (
+        lambda c: c.model.first_state_bias and c.slots.posterior == "none",
+        ("model.first_state_bias", "slots.posterior"),
+        "a model that encodes nothing has no map from z to the decoder's first state",
+    ),
+    (
+        lambda c: c.slots.reconstruction == "prior" and not c.slots.has_critics,
+        ("slots.reconstruction", "slots.divergence"),
+        "a reconstruction from the prior is Eq. 19's, of a divergence joint_dual or marginal_dual",
+    ),
+    (
         lambda c: c.slots.squared_difference != "none" and c.slots.views != 2,
         ("slots.squared_difference", "slots.views"),
         "L_SQ compares the critics' values of two views",

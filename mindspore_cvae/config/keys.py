@@ -23,7 +23,13 @@ from mindspore_cvae.config.options import Option, shown
 DEFAULT_SYSTEM = "cvae_plus_mi"
 
 
-def _option(default, interval: str | None = None, choices: tuple = (), free: bool = False):
+def _option(
+    default,
+    interval: str | None = None,
+    choices: tuple = (),
+    free: bool = False,
+    words: tuple[str, ...] = (),
+):
     """A key of the configuration.
 
     Args:
@@ -32,8 +38,9 @@ def _option(default, interval: str | None = None, choices: tuple = (), free: boo
         choices: the valid values, where they can be listed.
         free: whether a resumed run may change it: it does not decide what a step computes. (What is
             validated, and when, does for the aggressive step, which looks at each validation's MI.)
+        words: values of another kind, which stand for one that is found later.
     """
-    metadata = {"interval": interval, "choices": choices, "free": free}
+    metadata = {"interval": interval, "choices": choices, "free": free, "words": words}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -61,10 +68,14 @@ class Data:
     """What happens to a sentence of more than max_words words."""
     max_words: int = _option(100, "[1, 100000]")
     """Most words of a sentence."""
-    buckets: int = _option(8, "[1, 256]")
-    """Most lengths to which sentences are padded; each costs a compilation of the training step."""
+    buckets: int | str = _option(8, "[1, 256]", words=("auto",))
+    """Most lengths to which sentences are padded; each costs a compilation of the training step.
+    auto weighs padding against compilation when a run begins, and the run keeps that number."""
     batch_size: int = _option(32, "[1, 65536]")
     """Sentences of a training step, per process."""
+    batches: str = _option("mixed", choices=("mixed", "same_length"))
+    """Which sentences share a training step: any of a bucket, or of one length, as in the released
+    code, where the last step of a length has fewer. Then length tells a contrast nothing."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,8 @@ class Model:
     noise_init_scale: float | None = _option(None, "[0, 10]")
     """The same for the weights that the noise of the posterior affine meets; null takes
     init_scale."""
+    first_state_bias: bool = _option(False)
+    """Whether the map from z to the decoder's first state has a bias, as in the released code."""
     amp_level: str = _option("O0", choices=("O0", "O2"))
     """Mixed precision. O0: float32 (Ascend's LSTM computes in float16 all the same); O2: LSTMs and
     logits in float16, all else and the weights themselves in float32, and the loss is scaled."""
@@ -237,11 +250,12 @@ def _options() -> dict[str, Option]:
             options[key] = Option(
                 key=key,
                 type=kinds[0] if kinds else types[field.name],
-                nullable=bool(kinds) or section == "slots",
+                nullable=len(kinds) < len(typing.get_args(types[field.name])) or section == "slots",
                 default=None if section == "slots" else field.default,
                 interval=field.metadata.get("interval", _SLOT_INTERVALS.get(field.name)),
                 choices=field.metadata.get("choices", systems.CHOICES.get(field.name, ())),
                 free=field.metadata.get("free", False),
+                words=field.metadata.get("words", ()),
             )
     return options
 
@@ -270,8 +284,11 @@ USABLE_AFTER_TRAINING = tuple(
 """The keys that leave a trained model what it is."""
 
 LATER = (
+    ("data.batches", "mixed"),
     *(("model.amp_level", "O0"), ("model.vocabulary_multiple", None)),
+    ("model.first_state_bias", False),
     *(("slots.contrast_weight", 1.0), ("slots.free_bits", 0.0)),
+    ("slots.reconstruction", "posterior"),
 )
 """Keys that checkpoints may be older than, with the values that compute what was computed then: no
 fingerprint has these."""

@@ -267,9 +267,14 @@ def override(config: Config, overrides: Iterable[str] = (), **options: Any) -> C
 
 
 def differences(saved: Config, config: Config) -> dict[str, tuple[object, object]]:
-    """The keys that decide what a training step computes and differ, with both values."""
+    """The keys that decide what a training step computes and differ, with both values. A word that
+    stands for a value does not differ from the one that a run found for it."""
     pairs = ((key, value_of(saved, key), value_of(config, key)) for key in OPTIONS)
-    return {key: (old, new) for key, old, new in pairs if old != new and not OPTIONS[key].free}
+    return {
+        key: (old, new)
+        for key, old, new in pairs
+        if old != new and not OPTIONS[key].free and new not in OPTIONS[key].words
+    }
 
 
 def _merge(*layers: Mapping[str, Setting]) -> dict[str, Setting]:

@@ -27,6 +27,8 @@ class Option:
     interval: str | None
     choices: tuple
     free: bool
+    words: tuple[str, ...] = ()
+    """What is a value besides those of the type: stands for one that is found later."""
 
     def expected(self) -> str:
         """What the value must be, in words."""
@@ -36,6 +38,7 @@ class Option:
             words = _TYPE_NAMES[self.type]
             if self.interval:
                 words += f" in {self.interval}"
+            words = " or ".join((words, *self.words))
         return words + " or null" if self.nullable else words
 
     def parse(self, text: str, origin: str) -> Any:
@@ -46,6 +49,8 @@ class Option:
         """
         if text == "null" and self.nullable:
             return None
+        if text in self.words:
+            return text
         try:
             if self.type is bool:
                 value = {"true": True, "false": False}[text.lower()]
@@ -61,8 +66,8 @@ class Option:
         Raises:
             InputError: It has another type, is none of the choices, or lies outside the interval.
         """
-        if value is None and self.nullable:
-            return None
+        if (value is None and self.nullable) or (isinstance(value, str) and value in self.words):
+            return value
         if self.type is float and type(value) is int and abs(value) < 2**53:
             value = float(value)
         kind: Any = type(value)

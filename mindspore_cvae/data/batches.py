@@ -1,14 +1,11 @@
-"""Sentences to batches of a few fixed shapes, each sentence exactly once an epoch.
-
-Every new shape costs a graph compilation, so widths come from a small set of buckets.
-"""
+"""Sentences to batches of a few fixed shapes, each sentence exactly once an epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mindspore_cvae.data.corpus import Corpus, Split
+from mindspore_cvae.data.corpus import Split
 from mindspore_cvae.data.vocabulary import BEGIN, END, PAD
 
 if TYPE_CHECKING:
@@ -46,61 +43,6 @@ class PlannedBatch(NamedTuple):
     indices: np.ndarray
 
 
-def bucket_widths(
-    train_lengths: np.ndarray, buckets: int, longest: int | None = None
-) -> tuple[int, ...]:
-    """The widths that pad the training sentences least.
-
-    Splits the sorted lengths into at most `buckets` groups, each as wide as its longest member,
-    such that the padded positions, sum over sentences of (width - predicted tokens), are fewest
-    (exact, by dynamic programming over the distinct lengths).
-
-    Args:
-        train_lengths: words of each training sentence, shape (sentences,).
-        buckets: largest number of widths, 1 or more.
-        longest: words of the longest sentence of any split, which the last width must admit;
-            None for the longest training sentence.
-
-    Returns ascending widths in predicted tokens (words and `</s>`).
-    """
-    if buckets < 1:
-        raise ValueError(f"buckets is {buckets}; it must be 1 or more")
-    lengths, counts = np.unique(np.asarray(train_lengths, np.int64) + 1, return_counts=True)
-    if longest is not None and longest + 1 > lengths[-1]:
-        lengths, counts = np.append(lengths, longest + 1), np.append(counts, 0)
-    sentences = np.concatenate([[0], np.cumsum(counts)])
-    tokens = np.concatenate([[0], np.cumsum(counts * lengths)])
-    # padding[i, j]: padded positions of a group of the distinct lengths i .. j, inf where i > j.
-    padding = lengths * (sentences[1:] - sentences[:-1, None]) - (tokens[1:] - tokens[:-1, None])
-    padding = np.where(np.tri(len(lengths), k=-1), np.inf, padding)
-
-    # fewest[j]: fewest padded positions of the lengths 0 .. j in the groups so far.
-    fewest, firsts = padding[0], [np.zeros(len(lengths), np.int64)]
-    for _ in range(min(buckets, len(lengths)) - 1):
-        # candidates[i, j]: the last group is i .. j, the groups before it cover 0 .. i - 1.
-        candidates = np.concatenate([[np.inf], fewest[:-1]])[:, None] + padding
-        first = candidates.argmin(0)
-        # One group more helps unless there are fewer lengths than groups.
-        better = candidates.min(0) < fewest
-        firsts.append(np.where(better, first, -1))
-        fewest = np.where(better, candidates.min(0), fewest)
-
-    widths, last = [], len(lengths) - 1
-    for first in reversed(firsts):
-        if first[last] >= 0:
-            widths.append(int(lengths[last]))
-            last = first[last] - 1
-        if last < 0:
-            break
-    return tuple(reversed(widths))
-
-
-def corpus_widths(corpus: Corpus, buckets: int) -> tuple[int, ...]:
-    """The widths of a corpus: chosen by its training sentences, admitting those of every split."""
-    longest = max(int(split.lengths.max()) for split in corpus.splits)
-    return bucket_widths(corpus.train.lengths, buckets, longest)
-
-
 class EpochPlan(Sequence[PlannedBatch]):
     """Which sentences an epoch's batches hold: a pure function of the arguments.
 
@@ -115,6 +57,8 @@ class EpochPlan(Sequence[PlannedBatch]):
         batch_size: sentences of a batch; or one number a width, none larger than the one before.
         seed, epoch: key of the order of sentences and batches.
         shuffle: False keeps the order of length and, within a bucket, of the split.
+        same_length: every batch holds sentences of one length, as in the released code; then
+            sentences do not move up, and the last batch of every length can be smaller.
 
     Raises ValueError when a sentence is longer than the last width admits, or a wider batch is to
     have more sentences.
@@ -128,6 +72,7 @@ class EpochPlan(Sequence[PlannedBatch]):
         seed: int = 0,
         epoch: int = 0,
         shuffle: bool = True,
+        same_length: bool = False,
     ):
         sizes = np.broadcast_to(batch_size, len(widths)).tolist()
         if sizes != sorted(sizes, reverse=True):
@@ -146,19 +91,15 @@ class EpochPlan(Sequence[PlannedBatch]):
         if shuffle:
             order = _permutation(random, len(needed))
 
-        members = []
         bucket = np.searchsorted(ends, needed[order])
-        waiting = np.zeros(len(order), bool)
-        for number, size in enumerate(sizes):
-            waiting |= bucket == number
-            positions = np.flatnonzero(waiting)
-            full = len(positions) - len(positions) % size
-            waiting[positions[:full]] = False
-            members.extend(order[positions[:full]].reshape(-1, size))
+        if same_length:
+            members, rest = _of_one_length(order, needed[order], bucket, sizes), order[:0]
+        else:
+            members, rest = _of_one_bucket(order, bucket, sizes)
         if shuffle:
             members = [members[number] for number in _permutation(random, len(members))]
-        if waiting.any():
-            members.append(order[waiting])
+        if len(rest):
+            members.append(rest)
         # Sentences that moved up may all fit a smaller width.
         self._batches = tuple(
             PlannedBatch(int(ends[np.searchsorted(ends, needed[indices].max())]), indices)
@@ -171,6 +112,34 @@ class EpochPlan(Sequence[PlannedBatch]):
 
     def __getitem__(self, number):
         return self._batches[number]
+
+
+def _of_one_bucket(
+    order: np.ndarray, bucket: np.ndarray, sizes: Sequence[int]
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Full batches, and the sentences that are left; those that fill no batch of their bucket move
+    up to the next."""
+    members: list[np.ndarray] = []
+    waiting = np.zeros(len(order), bool)
+    for number, size in enumerate(sizes):
+        waiting |= bucket == number
+        positions = np.flatnonzero(waiting)
+        full = len(positions) - len(positions) % size
+        waiting[positions[:full]] = False
+        members.extend(order[positions[:full]].reshape(-1, size))
+    return members, order[waiting]
+
+
+def _of_one_length(
+    order: np.ndarray, needed: np.ndarray, bucket: np.ndarray, sizes: Sequence[int]
+) -> list[np.ndarray]:
+    """Batches of sentences that need as many positions, the last of each number perhaps smaller."""
+    members: list[np.ndarray] = []
+    for length in np.unique(needed):
+        positions = np.flatnonzero(needed == length)
+        size = sizes[bucket[positions[0]]]
+        members.extend(np.split(order[positions], range(size, len(positions), size)))
+    return members
 
 
 def _permutation(random: np.random.Philox, size: int) -> np.ndarray:

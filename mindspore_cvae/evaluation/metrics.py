@@ -11,8 +11,8 @@ import numpy as np
 from mindspore_cvae.common import randomness
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data import grammar
-from mindspore_cvae.data.batches import corpus_widths
 from mindspore_cvae.data.corpus import Corpus, Split, true_scores
+from mindspore_cvae.data.widths import corpus_widths
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.evaluation import bounds, estimators
 from mindspore_cvae.evaluation.columns import MEANS

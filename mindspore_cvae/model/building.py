@@ -55,6 +55,8 @@ def build_model(
         sizes.amp_level,
         sizes.vocabulary_multiple or choosing.vocabulary_multiple(),
     )
+    if sizes.first_state_bias:
+        decoder.initial_hidden = nn.Dense(sizes.latent_size, sizes.hidden_size)
     model = LatentVariableModel(
         encoder,
         POSTERIORS[slots.posterior](sizes),

@@ -19,7 +19,7 @@ class LatentVariableModel(nn.Cell):
         contrast: C.
         slots: the resolved slots of the row: ``views``, how many times each sentence is encoded
             (all views go through one call), ``refinement_steps`` of SVI that the encoder's
-            posterior is refined by, and ``contrast_weight``, w.
+            posterior is refined by, ``reconstruction``, of which z, and ``contrast_weight``, w.
         ranks: the processes that share a batch; None for this one alone.
     """
 
@@ -43,6 +43,7 @@ class LatentVariableModel(nn.Cell):
         self.refinement_steps = slots.refinement_steps
         self.ranks = ranks or ALONE
         self.contrast_weight = slots.contrast_weight
+        self.decodes_prior = slots.reconstruction == "prior"
 
     def encode(self, views) -> tuple:
         """What the encoder and posterior read of a step's noise -> codes: h (V N, H), statistics
@@ -76,7 +77,8 @@ class LatentVariableModel(nn.Cell):
         (h, statistics, z), (tokens, weight) = codes, batch
         contrast_prior, embedding_bytes, output_bytes = loss_noise
         every_view = ops.tile(self.ranks.own(tokens), (self.views, 1))
-        likelihood = self.decoder(every_view, z, embedding_bytes, output_bytes)
+        decoded = self.own_views(prior) if self.decodes_prior else z
+        likelihood = self.decoder(every_view, decoded, embedding_bytes, output_bytes)
         gather = self.ranks.gather
         likelihood, h, statistics, z = gather(likelihood), gather(h), gather(statistics), gather(z)
         reconstruction = objectives.expectation(likelihood.reshape(self.views, -1).sum(0), weight)
@@ -85,3 +87,10 @@ class LatentVariableModel(nn.Cell):
         weighted = self.contrast_weight * contrast
         loss = objectives.objective(reconstruction, divergence, weighted, beta)
         return loss, reconstruction, divergence, contrast
+
+    def own_views(self, rows: Tensor) -> Tensor:
+        """Rows (V N, ...) of all processes' sentences -> those of this one's (V n, ...)."""
+        own: tuple = ()
+        for view in ops.chunk(rows, self.views):
+            own += (self.ranks.own(view),)
+        return ops.concat(own)

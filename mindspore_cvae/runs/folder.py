@@ -22,6 +22,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -405,6 +406,8 @@ def resumed_config(
     """
     saved = configuration.read_saved(folder / CONFIG)
     config = configuration.override(saved, **options) if given is None else given
+    if config.data.buckets == "auto":
+        config = replace(config, data=replace(config.data, buckets=saved.data.buckets))
     changed = configuration.differences(saved, config)
     if changed and not force:
         key, values = next(iter(changed.items()))

@@ -29,8 +29,9 @@ from mindspore_cvae import __version__
 from mindspore_cvae.common.progress import Bar, progress, tell
 from mindspore_cvae.common.randomness import generator
 from mindspore_cvae.config.keys import Config
-from mindspore_cvae.data.batches import Batch, EpochPlan, batch_dataset, corpus_widths, make_batch
+from mindspore_cvae.data.batches import Batch, EpochPlan, batch_dataset, make_batch
 from mindspore_cvae.data.corpus import Corpus
+from mindspore_cvae.data.widths import corpus_widths, with_chosen_buckets
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.devices.parallel import ALONE, Processes, join
 from mindspore_cvae.errors import TrainingError, warn_user
@@ -200,7 +201,14 @@ class Trainer:
     def plan(self, epoch: int) -> EpochPlan:
         """The batches of an epoch."""
         lengths = self.corpus.train.lengths
-        return EpochPlan(lengths, self.widths, self.batch_size, self.config.seed, epoch)
+        return EpochPlan(
+            lengths,
+            self.widths,
+            self.batch_size,
+            self.config.seed,
+            epoch,
+            same_length=self.config.data.batches == "same_length",
+        )
 
     @functools.cached_property
     def random_plan(self) -> EpochPlan:
@@ -637,4 +645,5 @@ def train(
         profiler = None
         if profile and ranks.rank == 0:
             profiler = StepProfiler(Path(folder) / PROFILE, device)
+        config = with_chosen_buckets(config, corpus, device)
         return Trainer(config, corpus, run, device, force, ranks, profiler).fit(resume)

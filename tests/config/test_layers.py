@@ -321,6 +321,8 @@ CONTRADICTIONS = [
         ["slots.step=critic_then_model", "slots.divergence=joint_dual"],
         "without a latent variable",
     ),
+    ("vae", ["slots.reconstruction=prior"], "a reconstruction from the prior is Eq. 19's"),
+    ("lstm_lm", ["model.first_state_bias=true"], "no map from z to the decoder's first state"),
     ("vae", ["data.unk_alias=two words"], "must be one word"),
 ]
 
@@ -463,6 +465,8 @@ def test_checkpoints_from_before_there_was_mixed_precision_fit():
     values = flatten(Config())
     later = ("model.amp_level", "slots.contrast_weight", "slots.free_bits")
     assert [values.pop(key) for key in later] == ["O0", 1.0, 0.0]
+    assert values.pop("slots.reconstruction") == "posterior"
+    assert values.pop("data.batches") == "mixed" and not values.pop("model.first_state_bias")
     # It was free, and changes the last bits of a step.
     assert values.pop("model.vocabulary_multiple") is None
     fixed = {key: value for key, value in values.items() if not OPTIONS[key].free}

@@ -1,6 +1,5 @@
-"""Length buckets, the order of an epoch, and the arrays of a batch."""
+"""The order of an epoch, and the arrays of a batch."""
 
-import itertools
 import threading
 
 import numpy as np
@@ -15,12 +14,11 @@ from mindspore_cvae.data.batches import (
     EpochPlan,
     batch_dataset,
     batches,
-    bucket_widths,
-    corpus_widths,
     make_batch,
 )
-from mindspore_cvae.data.corpus import Corpus, Split
-from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, SPECIALS, Vocabulary
+from mindspore_cvae.data.corpus import Split
+from mindspore_cvae.data.vocabulary import BEGIN, END, PAD
+from mindspore_cvae.data.widths import bucket_widths
 from mindspore_cvae.model.building import build_model
 from mindspore_cvae.systems import SYSTEMS
 
@@ -32,68 +30,6 @@ def split_of(lengths, seed=0, name="train"):
     random = np.random.default_rng(seed)
     sentences = [random.integers(4, 30, length).astype(np.int32) for length in lengths]
     return Split(name, "made up", sentences, np.arange(len(lengths)) + 1, {})
-
-
-def padding(widths, lengths):
-    """Padded positions of sentences in the narrowest widths that admit them."""
-    needed = np.asarray(lengths) + 1
-    return sum(min(width for width in widths if width >= size) - size for size in needed)
-
-
-# Widths
-
-
-@given(LENGTHS, st.integers(1, 5))
-def test_widths_pad_least_of_all_choices(lengths, buckets):
-    widths = bucket_widths(lengths, buckets)
-    sizes = sorted(set(lengths + 1))
-    best = min(
-        padding([*chosen, sizes[-1]], lengths)
-        for count in range(min(buckets, len(sizes)))
-        for chosen in itertools.combinations(sizes[:-1], count)
-    )
-    assert padding(widths, lengths) == best
-    assert list(widths) == sorted(set(widths))
-    assert len(widths) <= buckets
-    assert widths[-1] == max(sizes)
-
-
-@given(LENGTHS, st.integers(1, 5), st.integers(1, 20))
-def test_the_last_width_admits_the_longest_sentence_of_any_split(lengths, buckets, longest):
-    widths = bucket_widths(lengths, buckets, longest)
-    assert widths[-1] == max(longest, lengths.max()) + 1
-    assert len(widths) <= buckets
-    sizes = sorted({*(lengths + 1), widths[-1]})
-    best = min(
-        padding([*chosen, widths[-1]], lengths)
-        for count in range(min(buckets, len(sizes)))
-        for chosen in itertools.combinations(sizes[:-1], count)
-    )
-    assert padding(widths, lengths) == best
-
-
-def test_widths_of_an_easy_histogram():
-    lengths = [3] * 100 + [9] * 10 + [30]
-    assert bucket_widths(lengths, 1) == (31,)
-    assert bucket_widths(lengths, 2) == (4, 31)
-    assert bucket_widths(lengths, 3) == (4, 10, 31)
-    assert bucket_widths(lengths, 8) == (4, 10, 31)
-
-
-def test_widths_are_plain_integers():
-    assert {type(width) for width in bucket_widths([1, 2, 5], 2)} == {int}
-
-
-def test_no_bucket_is_refused():
-    with pytest.raises(ValueError, match="buckets is 0"):
-        bucket_widths([1], 0)
-
-
-def test_widths_of_a_corpus():
-    train, valid, test = split_of([3, 3, 9]), split_of([40], name="valid"), split_of([1, 12])
-    corpus = Corpus(train, valid, test, Vocabulary(SPECIALS))
-    assert corpus_widths(corpus, 2) in {(4, 41), (10, 41)}
-    assert corpus_widths(corpus, 3) == (4, 10, 41)
 
 
 # Order
@@ -123,6 +59,21 @@ def test_batches_of_another_size_for_every_width(lengths, sizes, shuffle):
     for width, members in plan:
         assert width == min(allowed for allowed in widths if allowed > lengths[members].max())
         assert 0 < len(members) <= plan.batch_sizes[width]
+
+
+@given(LENGTHS, st.integers(1, 7), st.integers(1, 4), st.integers(0, 9))
+def test_batches_of_one_length(lengths, batch_size, buckets, epoch):
+    widths = bucket_widths(lengths, buckets)
+    options = {"seed": 3, "epoch": epoch, "same_length": True}
+    plan = EpochPlan(lengths, widths, batch_size, **options)
+    assert sorted(np.concatenate([batch.indices for batch in plan])) == list(range(len(lengths)))
+    for width, members in plan:
+        (length,) = set(lengths[members])
+        assert width == min(allowed for allowed in widths if allowed > length)
+    counts = np.unique(lengths, return_counts=True)[1]
+    assert len(plan) == sum(-(-count // batch_size) for count in counts)
+    again = EpochPlan(lengths, widths, batch_size, **options)
+    assert all((one.indices == other.indices).all() for one, other in zip(plan, again, strict=True))
 
 
 def test_a_wider_batch_cannot_have_more_sentences():

@@ -337,3 +337,17 @@ def test_initial_values_follow_the_seed():
 def test_no_two_parameters_start_alike():
     starts = [values.ravel()[:8].tobytes() for values in initial_values().values()]
     assert len(set(starts)) == len(starts)
+
+
+def test_the_first_state_may_have_a_bias():
+    """As in the released code; training moves it."""
+    sizes = replace(tiny.SIZES, first_state_bias=True)
+    training = tiny.Training(tiny.COMBINATIONS["vae"], sizes)
+    name = "decoder.initial_hidden"
+    weight, bias = (training.start[f"{name}.{part}"] for part in ("weight", "bias"))
+    z = np.random.default_rng(0).normal(size=(3, sizes.latent_size)).astype(np.float32)
+    hidden, cell = training.model.decoder.initial_state(Tensor(z))
+    np.testing.assert_allclose(hidden.asnumpy()[0], z @ weight.T + bias, rtol=1e-5, atol=1e-6)
+    assert np.abs(bias).max() > 0 and not cell.asnumpy().any()
+    training.run()
+    assert f"{name}.bias" in training.moved(training.start)

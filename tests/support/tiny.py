@@ -145,6 +145,7 @@ COMBINATIONS = {
         critic_loss="circle_sum",
         divergence_sign="printed",
         squared_difference="printed",
+        reconstruction="prior",
         contrast_on="h",
         negatives="first",
         augmentation="swap",

@@ -132,6 +132,24 @@ def test_the_models_gradient_is_that_of_the_whole_objective(name):
         np.testing.assert_allclose(moment / 0.1, gradient, rtol=1e-4, atol=tolerance)
 
 
+@pytest.mark.parametrize("name", ["as printed", "as released"])
+def test_what_is_decoded_is_what_the_slot_says(name):
+    """z of the posterior, or Eq. 19's draws from the prior."""
+    training, noise = fresh(name), tiny.training(name).noise()
+    prior = noise.prior[training.training.critic_updates]
+    given = noise._make(tiny.tensors(noise))
+    tokens, weight, beta = tiny.tensors([tiny.TOKENS, tiny.WEIGHT, np.float32(0.3)])
+    with tiny.execution("pynative"):
+        model = training.model
+        codes = model.encode((given.encoder_tokens, given.encoder_bytes, given.posterior))
+        rest = given.contrast, given.embedding_bytes, given.output_bytes
+        _, found, *_ = model.objective(codes, (tokens, weight), beta, Tensor(prior), rest)
+        z = Tensor(prior) if name == "as printed" else codes[2]
+        nll = model.decoder(ms.ops.tile(tokens, (2, 1)), z, *rest[1:]).asnumpy()
+    expected = (nll.reshape(2, -1).sum(0) * tiny.WEIGHT).sum() / tiny.WEIGHT.sum()
+    assert found.asnumpy() == pytest.approx(expected, rel=1e-5)
+
+
 def adam(values, gradients, rate):
     """Adam over a list of gradients, each of which ``gradients(values)`` gives in turn."""
     first = second = 0.0

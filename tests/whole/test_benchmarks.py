@@ -42,11 +42,11 @@ def to_bfloat16(values: np.ndarray) -> np.ndarray:
     return np.ldexp(np.rint(mantissa * 256) / 256, exponent)
 
 
-@pytest.mark.parametrize("name", ["vae", "cvae_plus_mi"])
-def test_twin_has_the_losses_of_the_project(twin, name):
+@pytest.mark.parametrize("name, bias", [("vae", True), ("cvae_plus_mi", False)])
+def test_twin_has_the_losses_of_the_project(twin, name, bias):
     """Several steps, so that gradients, clipping and both optimizers take part."""
     slots = load("ptb", system=name).slots
-    sizes = replace(tiny.SIZES, noise_size=4, critic_layers=2)
+    sizes = replace(tiny.SIZES, noise_size=4, critic_layers=2, first_state_bias=bias)
     training = replace(tiny.TRAINING, learning_rate=1e-3, critic_updates=3, clip_norm=0.5)
     ours = tiny.Training(slots, sizes, training)
     tokens = tiny.TOKENS[:4]

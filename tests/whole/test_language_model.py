@@ -12,9 +12,9 @@ from tiny_run import SENTENCES, write_run
 
 from mindspore_cvae import ContrastiveVAE
 from mindspore_cvae.config import layers
-from mindspore_cvae.data.batches import corpus_widths
 from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.data.vocabulary import BEGIN, END
+from mindspore_cvae.data.widths import corpus_widths
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.evaluation.metrics import Weighing, evaluate, evaluate_run
 from mindspore_cvae.evaluation.scoring import Scorer

@@ -46,6 +46,7 @@ WITHOUT_MINDSPORE = (
     "evaluation.columns",
     "data.corpus",
     "data.batches",
+    "data.widths",
     "commands.options",
     "commands.program",
     "commands.train",

@@ -24,9 +24,10 @@ from mindspore_cvae.commands import generate
 from mindspore_cvae.commands.generate import generate_main
 from mindspore_cvae.commands.train import train_main
 from mindspore_cvae.config import keys, layers
-from mindspore_cvae.data.batches import EpochPlan, batches, corpus_widths
+from mindspore_cvae.data.batches import EpochPlan, batches
 from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, Vocabulary
+from mindspore_cvae.data.widths import corpus_widths
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.runs import checkpoints, lock
 from mindspore_cvae.runs.checkpoints import Checkpoint, CheckpointError
