@@ -13,7 +13,16 @@ from mindspore_cvae.errors import InputError
 COMMAND_LINE = "command line"
 """Origin of the values that were given as options."""
 
-_TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a printable text"}
+_TYPE_NAMES = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a text without control characters",
+}
+
+_CONTROLS = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
+"""No text that is a name has them. All else may be part of one: blanks of every script, characters
+newer than Python's tables, and bytes that are no text, which Python reads as surrogates."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class Option:
             raise self._refusal(value, origin)
         if self.interval and not _within(value, self.interval):
             raise self._refusal(value, origin)
-        if self.type is str and not (value and value.isprintable()):
+        if self.type is str and not (value and _CONTROLS.isdisjoint(value)):
             raise self._refusal(value, origin)
         return value
 

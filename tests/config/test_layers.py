@@ -351,7 +351,8 @@ def valid_values(option: config_options.Option) -> st.SearchStrategy:
     elif option.type is bool:
         strategy = st.booleans()
     elif option.type is str:
-        strategy = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.isprintable)
+        anything = st.characters(exclude_categories=("Cc",))
+        strategy = st.text(anything | st.sampled_from("\u3000\xa0\udce9\U0001faea"), min_size=1)
         if option.key == "data.unk_alias":
             strategy = strategy.filter(lambda text: len(text.split()) == 1)
     else:
@@ -371,7 +372,8 @@ FREE_OF_CONTRADICTIONS = {
     key: valid_values(option)
     for key, option in OPTIONS.items()
     if not key.startswith("slots.")
-    and key not in ("system", "data.batch_size", "precision", "train.loss_scale", "model.amp_level")
+    and key not in ("system", "data.batch_size", "precision", "train.loss_scale")
+    and key not in ("model.amp_level", "model.first_state_bias")
 }
 
 
