@@ -16,6 +16,7 @@ import numpy as np
 
 from mindspore_cvae.api import ContrastiveVAE, interpolation_weights
 from mindspore_cvae.commands.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.common.arrays import UNREADABLE, read_array
 from mindspore_cvae.common.files import read_regular
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data.sentences import number_sentences
@@ -294,9 +295,9 @@ def _encode(model: ContrastiveVAE, arguments, sentences) -> str | bytes:
 def _decode(model: ContrastiveVAE, arguments, sentences) -> str:
     content = read_regular(Path(arguments.codes))
     try:
-        z = np.load(io.BytesIO(content), allow_pickle=False)
+        z = read_array(io.BytesIO(content), lambda kind, shape: None)
         is_good = z.dtype.kind == "f" and bool(np.isfinite(z).all())
-    except (ValueError, EOFError, AttributeError):
+    except UNREADABLE:
         is_good = False
     if not is_good:
         raise InputError(

@@ -16,9 +16,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import tokenize
 import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from mindspore_cvae.common.arrays import UNREADABLE, read_array
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.errors import InputError
@@ -105,17 +105,7 @@ def read_state_dict(path: Path, expected: Shapes) -> dict[str, np.ndarray]:
     reader = _read_npz if path.suffix == ".npz" else _read_safetensors
     try:
         state = reader(path, expected)
-    except (
-        safetensors.SafetensorError,
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        SyntaxError,
-        tokenize.TokenError,
-    ) as error:
+    except (safetensors.SafetensorError, *UNREADABLE) as error:
         raise InputError(f"{path} is damaged or not in the format of its name: {error}") from None
     for name, values in state.items():
         if not np.isfinite(values).all():
@@ -131,17 +121,9 @@ def _read_npz(path: Path, expected: Shapes) -> dict[str, np.ndarray]:
         for file in files:
             name = file.removesuffix(".npy")
             with archive.open(file) as stream:
-                version = np.lib.format.read_magic(stream)
-                read_header = {
-                    (1, 0): np.lib.format.read_array_header_1_0,
-                    (2, 0): np.lib.format.read_array_header_2_0,
-                }.get(version)
-                if read_header is None:
-                    raise ValueError(f"version {version} of NumPy's format")
-                shape, _, kind = read_header(stream)
-            _check_array(path, name, str(kind), shape, expected)
-            with archive.open(file) as stream:
-                state[name] = np.lib.format.read_array(stream, allow_pickle=False)
+                state[name] = read_array(
+                    stream, lambda kind, shape: _check_array(path, name, kind, shape, expected)
+                )
     return state
 
 
@@ -158,7 +140,7 @@ def _read_safetensors(path: Path, expected: Shapes) -> dict[str, np.ndarray]:
 
 
 def _check_names(path: Path, names: Sequence[str], expected: Shapes) -> None:
-    repeated = {name for name in names if names.count(name) > 1}
+    repeated = {name for name, times in Counter(names).items() if times > 1}
     missing = expected.keys() - set(names)
     if missing == {name for name in expected if name.startswith(CRITICS)}:
         missing = set()

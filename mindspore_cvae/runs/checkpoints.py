@@ -325,7 +325,7 @@ def _unseal(path: Path) -> dict:
 
 def _read_pointer(path: Path) -> int:
     step = _unseal(path).get("step")
-    if type(step) is not int:
+    if type(step) is not int or not 0 <= step < 1 << 63:
         raise CheckpointError(f"{path} is damaged or no file of a checkpoint")
     return step
 

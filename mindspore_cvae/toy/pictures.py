@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mindspore_cvae.common.arrays import UNREADABLE
 from mindspore_cvae.common.files import read_regular, write_atomically
 from mindspore_cvae.errors import InputError
 
@@ -37,7 +37,7 @@ def load_snapshots(folder: Path) -> tuple[dict, np.ndarray, dict[int, np.ndarray
             labels = arrays[LABELS]
             steps = sorted(int(name) for name in arrays.files if name != LABELS)
             return result, labels, {step: arrays[str(step)] for step in steps}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, *UNREADABLE):
         raise InputError(
             f"{folder} holds no finished run of the toy: give the --output_dir of one"
         ) from None

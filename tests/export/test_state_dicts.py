@@ -190,6 +190,30 @@ def claims_more(path):
             archive.writestr(name, content[:-8])
 
 
+def long_header(path):
+    """A few bytes that unpack to a header of many."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in STATE:
+            header = b"\x93NUMPY\x02\x00" + (2**24).to_bytes(4, "little")
+            archive.writestr(name + ".npy", header + bytes(2**24))
+
+
+def bad_lzma(path):
+    """Compressed by LZMA, with a flipped byte."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for name in STATE:
+            archive.writestr(name + ".npy", b"weights" * 99)
+    content = bytearray(path.read_bytes())
+    content[80:90] = b"\xff" * 10
+    path.write_bytes(content)
+
+
+def many_names(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(20_000):
+            archive.writestr(f"{number}.npy", b"")
+
+
 BAD = {
     "no array": (
         lambda path: write_npz(path, {}),
@@ -221,6 +245,9 @@ BAD = {
     "twice": (twice, "is there twice"),
     "short": (claims_more, "damaged"),
     "open": (open_bracket, "damaged"),
+    "long header": (long_header, r"damaged.*version \(2, 0\)"),
+    "lzma": (bad_lzma, "damaged"),
+    "many names": (many_names, "is missing"),
     "empty": (lambda path: path.write_bytes(b""), "damaged"),
     "text": (lambda path: path.write_bytes(b"weights"), "damaged"),
     "folder": (lambda path: path.mkdir(), "not a file"),

@@ -451,6 +451,9 @@ def test_damaged_pointers_never_lead_astray(tmp_path, name):
         flipped[position // 8] ^= 1 << position % 8
         versions.append(bytes(flipped))
     versions += [b"[]", b"3", b'"x"', b"null", b"{}", b"[" * 100000, b"9" * 5000, b"\xff\xfe"]
+    # A step of so many digits makes a name that no file system takes.
+    pointer = {key: value for key, value in json.loads(content).items() if key != "sha256"}
+    versions += [checkpoints._seal({**pointer, "step": step}) for step in (10**300, -1, True, 1.0)]
     for version in versions:
         path.write_bytes(version)
         if name == "latest.json":
