@@ -19,6 +19,7 @@ import io
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,9 +122,7 @@ def _read_npz(path: Path, expected: Shapes) -> dict[str, np.ndarray]:
         for file in files:
             name = file.removesuffix(".npy")
             with archive.open(file) as stream:
-                state[name] = read_array(
-                    stream, lambda kind, shape: _check_array(path, name, kind, shape, expected)
-                )
+                state[name] = read_array(stream, partial(_check_array, path, name, expected))
     return state
 
 
@@ -134,7 +133,7 @@ def _read_safetensors(path: Path, expected: Shapes) -> dict[str, np.ndarray]:
         for name in file.keys():
             stored = file.get_slice(name)
             kind = FLOATS.get(stored.get_dtype(), stored.get_dtype())
-            _check_array(path, name, kind, tuple(stored.get_shape()), expected)
+            _check_array(path, name, expected, kind, tuple(stored.get_shape()))
             state[name] = file.get_tensor(name)
     return state
 
@@ -157,7 +156,7 @@ def _check_names(path: Path, names: Sequence[str], expected: Shapes) -> None:
             )
 
 
-def _check_array(path: Path, name: str, kind: str, shape: tuple, expected: Shapes) -> None:
+def _check_array(path: Path, name: str, expected: Shapes, kind: str, shape: tuple) -> None:
     if kind not in FLOATS.values():
         raise InputError(
             f"{path}: {name} has the type {kind}: only {', '.join(FLOATS.values())} are read"
