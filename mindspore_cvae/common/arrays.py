@@ -9,7 +9,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -22,7 +22,7 @@ UNREADABLE = (
 that are none."""
 
 
-def read_array(stream: BinaryIO, check: Callable[[str, tuple[int, ...]], None]) -> np.ndarray:
+def read_array(stream: IO[bytes], check: Callable[[str, tuple[int, ...]], None]) -> np.ndarray:
     """Read one array of a ``.npy`` file.
 
     Args:

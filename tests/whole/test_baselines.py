@@ -58,7 +58,13 @@ def rows(folder, event):
     return [{name: row[name] for name in row if name not in clocks} for row in found]
 
 
-@pytest.mark.parametrize("system", OWN_COLUMNS)
+@pytest.mark.parametrize(
+    "system",
+    [
+        pytest.param(system, marks=pytest.mark.slow if system == "sa_vae" else ())
+        for system in OWN_COLUMNS
+    ],
+)
 def test_a_resumed_training_is_the_training_in_one_go(system, tmp_path, monkeypatch):
     choosing.choose("CPU")
     for name in ("build_model", "build_step", "Scorer"):

@@ -262,7 +262,7 @@ def test_lost_tensors_are_seen(whole, data, tmp_path, part):
         assert resumed(argv, tmp_path / "run") != expected
 
 
-@SYSTEMS
+@QUICK_SYSTEMS
 @pytest.mark.parametrize("lost", ["data position", "noise counter"])
 def test_a_lost_counter_is_seen(whole, data, tmp_path, system, lost):
     expected, _ = whole(system)
