@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from mindspore_cvae.data.vocabulary import BEGIN, END, Vocabulary
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.evaluation.metrics import paper_metrics
 from mindspore_cvae.evaluation.scoring import Scorer
-from mindspore_cvae.runs import checkpoints, folder
+from mindspore_cvae.runs import checkpoints, folder, loading
 from mindspore_cvae.runs.loading import load_run
 
 PAIR = ("the bank said it would sell its shares", "the market fell")
@@ -68,6 +70,21 @@ def test_a_configuration_that_was_changed_is_told(tmp_path, capsys):
     (run / "config.yaml").write_text(text.replace("rows: 8", "rows: 9"))
     load_run(run)
     assert capsys.readouterr().err == ""
+
+
+def test_sizes_that_the_checkpoint_lacks_are_refused_before_anything_is_built(tmp_path):
+    """An LSTM of this width has 68 GB."""
+    run = write_run(tmp_path, "cvae_plus_mi")
+    text = (run / "config.yaml").read_text()
+    for size in ("hidden", "embedding", "latent", "noise", "critic"):
+        changed, times = re.subn(rf"{size}_size: \d+", f"{size}_size: 65536", text)
+        assert times == 1
+        (run / "config.yaml").write_text(changed)
+        with (
+            mock.patch.object(loading, "build_model", side_effect=AssertionError),
+            pytest.raises(InputError, match=f"model.{size}_size is 65536, but .* has the shape"),
+        ):
+            load_run(run)
 
 
 def hidden_states(run, sentences):

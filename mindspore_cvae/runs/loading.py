@@ -21,6 +21,17 @@ from mindspore_cvae.runs import folder as runs_folder
 LARGEST = 1e18
 """Largest size of a weight: float32 ends at 3.4e38, and weights are multiplied with each other."""
 
+_WIDTHS = (
+    ("hidden_size", "decoder.lstm.weight_hh_l0", 1),
+    ("embedding_size", "decoder.embedding.weight", 1),
+    ("latent_size", "decoder.initial_hidden.weight", 1),
+    ("noise_size", "posterior.from_noise.weight", 1),
+    ("posterior_size", "posterior.layers.0.weight", 0),
+    ("critic_size", "divergence.joint_critic.layers.0.weight", 0),
+    ("critic_size", "divergence.marginal_critic.layers.0.weight", 0),
+)
+"""Sizes of the configuration, each with a parameter and the axis that has it."""
+
 CHECKPOINTS = {"best": "best", "best_valid": "best_valid", "last": "latest"}
 """What a checkpoint is called on the command line, and in the run folder."""
 
@@ -66,6 +77,7 @@ def load_run(
     vocabulary = Vocabulary.load(folder / runs_folder.VOCABULARY)
     saved = checkpoints.load(folder / runs_folder.CHECKPOINTS, CHECKPOINTS[checkpoint])
     _check_trained_with(saved, folder, vocabulary)
+    _check_widths(saved, folder, config)
     model = build_model(config.slots, config.model, len(vocabulary), config.seed)
     restore(model, saved.tensors, str(saved.path))
     return LoadedRun(config, vocabulary, model.set_train(False), checkpoint, saved.step, folder)
@@ -87,6 +99,18 @@ def _check_trained_with(
             f"{path} is not what {saved.path} was trained with: what is computed may be of another "
             "model or text"
         )
+
+
+def _check_widths(saved: checkpoints.Checkpoint, folder: Path, config: Config) -> None:
+    """Refuse sizes that the checkpoint does not have before a model of them fills the memory."""
+    for size, name, axis in _WIDTHS:
+        shape = saved.tensors[name].shape if name in saved.tensors else ()
+        width = getattr(config.model, size)
+        if len(shape) > axis and shape[axis] != width:
+            raise InputError(
+                f"{folder / runs_folder.CONFIG}: model.{size} is {width}, but {name} of "
+                f"{saved.path} has the shape {shape}: put the run's own file back"
+            )
 
 
 def restore(cell: nn.Cell, tensors: dict[str, np.ndarray], source: str) -> None:
