@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from markupsafe import Markup
 
@@ -64,7 +64,7 @@ def line_chart(
     Returns:
         A figure; None where no curve has a point.
     """
-    lines = [line for line in lines if any(_is_number(value) for value in line.y)]
+    lines = [line for line in lines if any(is_number(value) for value in line.y)]
     if not lines:
         return None
     values = _numbers(value for line in lines for value in line.y)
@@ -138,7 +138,7 @@ def plane(
     Returns:
         A figure; None where there is no point.
     """
-    points = [point for point in points if _is_number(point[1]) and _is_number(point[2])]
+    points = [point for point in points if is_number(point[1]) and is_number(point[2])]
     if not points:
         return None
     left, right = _widened(min(p[1] for p in points), max(p[1] for p in points))
@@ -195,7 +195,7 @@ def _drawn(line: Line, across, down, chosen: float | None, marks: bool) -> list[
         parts.append(element("polyline", points=points, class_=style))
     if marks and not line.dashed:
         for x, y in zip(line.x, line.y, strict=True):
-            if _is_number(y):
+            if is_number(y):
                 is_chosen = x == chosen
                 parts.append(
                     element(
@@ -227,7 +227,7 @@ def _stretches(line: Line) -> list[list[tuple[float, float, float, float]]]:
 
 
 def _summary(line: Line) -> str:
-    values = [value for value in line.y if _is_number(value)]
+    values = [value for value in line.y if is_number(value)]
     return f"{line.name} from {values[0]:.4g} to {values[-1]:.4g}"
 
 
@@ -327,7 +327,8 @@ def _widened(low: float, high: float) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value of a log can be drawn."""
     # A log of a stranger may hold numbers whose differences are no longer finite.
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
@@ -335,4 +336,4 @@ def _is_number(value: object) -> bool:
 
 
 def _numbers(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None and _is_number(value)]
+    return [value for value in values if value is not None and is_number(value)]

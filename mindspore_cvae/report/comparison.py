@@ -64,7 +64,7 @@ def read_entry(folder: str | Path, split: str) -> Entry:
             f"--split {split} --iw_samples 128 makes them"
         )
     sentences = runs_folder.read_sentences(folder / runs_folder.sentences_name(split))
-    log = runs_folder.read_log(folder)
+    log = [row for row in runs_folder.log_rows(folder) if row.get("event") != "step"]
     return Entry(folder.resolve().name, folder, config, metrics, log, sentences)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from mindspore_cvae.config import options as config_options
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.errors import InputError, warn_user
 from mindspore_cvae.evaluation.columns import PAPER, VALID, chosen, style_of
-from mindspore_cvae.report.charts import MOST_POINTS, Line, Point, line_chart, scatter
+from mindspore_cvae.report.charts import MOST_POINTS, Line, Point, is_number, line_chart, scatter
 from mindspore_cvae.report.page import fill, shortened
 from mindspore_cvae.report.specimens import Specimens, make_specimens
 from mindspore_cvae.runs import folder as runs_folder
@@ -142,18 +143,18 @@ def contents(folder: Path, config: Config, specimens: Specimens | str) -> dict[s
     Args:
         folder, config, specimens: see :func:`render`.
     """
-    log = runs_folder.read_log(folder)
+    log, steps = _read_log(folder)
     return {
         "run": {
             "name": folder.resolve().name,
             "system": config.system,
-            "subtitle": _subtitle(config, log),
+            "subtitle": _subtitle(config, log, steps),
             "version": __version__,
         },
         "facts": _facts(folder, log, config),
         "metrics": _metrics(folder, log, config.slots),
         "epochs": {"charts": _epochs(log)},
-        "training": _training(log),
+        "training": _training(steps),
         "map": _map(specimens),
         "samples": _samples(specimens),
         "reconstructions": _reconstructions(specimens),
@@ -162,15 +163,35 @@ def contents(folder: Path, config: Config, specimens: Specimens | str) -> dict[s
     }
 
 
-def _subtitle(config: Config, log: Sequence[Mapping]) -> str:
+_Steps = Mapping[str, Sequence[float]]
+"""Numbers of the log's step rows by key, those of :data:`TERMS` and ``step``; NaN is none."""
+
+
+def _read_log(folder: Path) -> tuple[list[Mapping], _Steps]:
+    """The log's rows but for those of steps, and what is drawn of these."""
+    log: list[Mapping] = []
+    # Eight bytes a number: a row as Python has it takes over a thousand, and there are many.
+    steps = {key: array("d") for key in ("step", *(key for key, _, _ in TERMS))}
+    for row in runs_folder.log_rows(folder):
+        if row.get("event") != "step":
+            log.append(row)
+        elif _is_index(row.get("step")):
+            steps["step"].append(row["step"])
+            for key, _, _ in TERMS:
+                value = row.get(key)
+                steps[key].append(value if is_number(value) else math.nan)
+    return log, steps
+
+
+def _subtitle(config: Config, log: Sequence[Mapping], steps: _Steps) -> str:
     corpus = "the embedded corpus" if config.data.dir is None else config.data.dir
     parts = [f"System {config.system}, seed {config.seed}, trained on {corpus}"]
-    steps = _last(log, "step", "step") or _last(log, "valid", "step") or 0
+    done = int(steps["step"][-1]) if steps["step"] else _last(log, "valid", "step") or 0
     end: Mapping = next(
         (row for row in reversed(log) if row.get("event") in ("end", "start", "resume")), {}
     )
     epochs = len({row.get("epoch") for row in log if row.get("event") == "valid"} - {0, None})
-    parts.append(f"{_count(steps, 'step')}, {_count(epochs, 'epoch')} validated")
+    parts.append(f"{_count(done, 'step')}, {_count(epochs, 'epoch')} validated")
     reasons = {"epochs": "all epochs done", "max_steps": "train.max_steps reached"}
     reasons |= {"patience": "stopped by patience"}
     if end.get("event") == "end":
@@ -311,19 +332,16 @@ def _is_index(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
-def _training(log: Sequence[Mapping]) -> dict[str, Any]:
+def _training(steps: _Steps) -> dict[str, Any]:
     """Charts over steps."""
-    rows = [row for row in log if row.get("event") == "step" and _is_index(row.get("step"))]
-    steps = [row["step"] for row in rows]
     charts, constant = [], []
     for key, title, note in TERMS:
-        line = Line(title, steps, [row.get(key) for row in rows])
-        chart = line_chart(title, note, [line])
+        chart = line_chart(title, note, [Line(title, steps["step"], steps[key])])
         if chart is None:
             constant.append(title)
         else:
             charts.append(chart)
-    return {"charts": charts, "constant": constant, "is_thinned": len(steps) > MOST_POINTS}
+    return {"charts": charts, "constant": constant, "is_thinned": len(steps["step"]) > MOST_POINTS}
 
 
 def _map(specimens: Specimens | str) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def _curves(jobs: Iterable[Job], exhibit: Exhibit) -> dict[str, dict[str, Summar
     """By column, then by epoch."""
     validations: dict[int, dict[int, dict]] = {}
     for job in jobs:
-        for row in folder.read_log(job.folder):
+        for row in folder.log_rows(job.folder):
             if row.get("event") == "valid" and isinstance(row.get("epoch"), int):
                 validations.setdefault(row["epoch"], {})[job.seed] = row
     curves: dict[str, dict[str, Summary]] = {}
@@ -126,7 +126,8 @@ def _is_number(value: object) -> bool:
 
 def _provenance(job: Job) -> dict:
     """Where a run lies and what it ran on."""
-    rows = folder.read_log(job.folder) if job.config is not None else []
+    found = folder.log_rows(job.folder) if job.config is not None else ()
+    rows = [row for row in found if row.get("event") in ("start", "end")]
     start = next((row for row in rows if row.get("event") == "start"), {})
     known = {key: start[key] for key in ("device", "precision", "version") if key in start}
     ends = [row.get("seconds") for row in rows if row.get("event") == "end"]

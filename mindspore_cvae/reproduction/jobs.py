@@ -182,7 +182,7 @@ class Rates:
                     config = configuration.read_saved(path / runs_folder.CONFIG)
                 except InputError:
                     continue
-                seconds = seconds_of_epoch(runs_folder.read_log(path))
+                seconds = seconds_of_epoch(runs_folder.log_rows(path))
                 if seconds is not None:
                     self._measured.setdefault(_kind(config), []).append(seconds)
             toy = runs_folder.read_metrics(path, TOY_RESULT) if path.is_dir() else {}

@@ -77,7 +77,7 @@ class Kind:
 
 def best_step(folder: Path) -> int | None:
     """Training steps behind the checkpoint that evaluations take: the best, else the last."""
-    rows = [row for row in runs_folder.read_log(folder) if row.get("event") == "valid"]
+    rows = [row for row in runs_folder.log_rows(folder) if row.get("event") == "valid"]
     best = [row for row in rows if row.get("best") is True]
     chosen = (best or rows)[-1:]
     return chosen[0].get("step") if chosen else None
@@ -99,7 +99,7 @@ def interpolation(job: Job) -> list[dict]:
     path = interpolation_place(job)
     try:
         rows = [json.loads(line) for line in read_regular(path).decode().splitlines()]
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     return rows if all(isinstance(row, dict) for row in rows) else []
 

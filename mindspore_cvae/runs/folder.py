@@ -357,30 +357,40 @@ def read_metrics(folder: str | os.PathLike, name: str) -> dict:
     """A JSON file of results in a run's folder (``metrics-test.json``, ``ngram.json``); an empty
     one where it is missing or no such file."""
     try:
-        content = json.loads(read_regular(Path(folder) / name))
+        # Python may read what is nested too deep to be written again with further results.
+        content = _plain(json.loads(read_regular(Path(folder) / name)))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def read_log(folder: str | os.PathLike) -> list[dict]:
-    """The rows of a run's log; lines that are no rows, such as a torn last one, are left out."""
-    rows = []
+_LONGEST_ROW = 1 << 20
+"""Characters of a line of the log that is read as a row."""
+
+
+def log_rows(folder: str | os.PathLike) -> Iterator[dict]:
+    """The rows of a run's log, one after the other; lines that are no rows, such as a torn last
+    one, are left out."""
     try:
         path = Path(folder) / LOG
         if not path.is_file():
-            return []
+            return
         with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
+            # Pieces of a longer line are no rows.
+            for line in iter(lambda: file.readline(_LONGEST_ROW), ""):
                 try:
                     row = json.loads(line)
                 except (ValueError, RecursionError):
                     continue
                 if isinstance(row, dict) and _is_row(row):
-                    rows.append(row)
+                    yield row
     except OSError:
-        return []
-    return rows
+        return
+
+
+def read_log(folder: str | os.PathLike) -> list[dict]:
+    """All of :func:`log_rows`; of a long training that is much memory."""
+    return list(log_rows(folder))
 
 
 def _is_row(row: Mapping) -> bool:

@@ -264,7 +264,7 @@ def _step(pointer: bytes) -> int:
     """The step that a pointer of :mod:`runs.checkpoints` names; -1 if it is damaged."""
     try:
         return int(json.loads(pointer)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return -1
 
 
@@ -371,7 +371,7 @@ def _is_whole(folder: Path) -> bool:
     """Whether a copy was finished and nothing of it is missing since."""
     try:
         files = [tuple(item) for item in _marker(folder)["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     return _sizes(folder) == files
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import html.parser
+import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +230,25 @@ def test_any_log_has_a_page(made):
     (made / "metrics-valid.json").write_text('{"kl": null, "ppl": true, "au": 1e999}')
     (made / "ngram.json").write_text('{"protocols": {"released": 3, "x": {"forward_ppl": {}}}}')
     Page(rendered(made))
+
+
+def test_a_long_log_takes_the_memory_of_its_numbers(tmp_path):
+    """Eight columns and the step, eight bytes each; rows as Python has them take ten times that."""
+    count = 20_000
+    with open(tmp_path / "log.jsonl", "w") as file:
+        for step in range(count):
+            row = {"event": "step", "step": step, "loss": step / 2, "con": None, "beta": True}
+            file.write(json.dumps({**row, "further": list(range(9))}) + "\n")
+        file.write(json.dumps({"event": "valid", "epoch": 1, "step": count}) + "\n")
+    tracemalloc.start()
+    log, steps = sections._read_log(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * 9 * 8 * count
+    assert log == [{"event": "valid", "epoch": 1, "step": count}]
+    np.testing.assert_array_equal(steps["step"], np.arange(count))
+    np.testing.assert_array_equal(steps["loss"], np.arange(count) / 2)
+    assert np.isnan([steps["con"], steps["rec"], steps["beta"]]).all()
 
 
 def test_huge_words_are_cut(made):

@@ -240,7 +240,17 @@ def test_a_resumed_log_has_no_gap_and_no_repeat(tmp_path, kept, torn):
     assert rows(log.path) == [{"step": step} for step in range(7)]
 
 
-@pytest.mark.parametrize("row", ['{"epoch": [1]}', '{"step": 1.5}', '{"event": {}}', "[1]"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"epoch": [1]}',
+        '{"step": 1.5}',
+        '{"event": {}}',
+        "[1]",
+        "[" * 9940,
+        '{"x": "' + "a" * 2**21 + '"}',
+    ],
+)
 def test_rows_that_no_reader_could_use_are_passed_over(tmp_path, row):
     (tmp_path / "log.jsonl").write_text('{"event": "valid", "step": 1}\n' + row + "\n")
     assert runs_folder.read_log(tmp_path) == [{"event": "valid", "step": 1}]
