@@ -61,26 +61,60 @@ def forgiving() -> Iterator[None]:
         sys.stdout, sys.stderr = kept
 
 
+class Named:
+    """A stream whose errors say which one it was, as those of files name the file.
+
+    Args:
+        stream: what writes.
+        name: what it is to a user.
+    """
+
+    def __init__(self, stream: TextIO, name: str):
+        self._stream = stream
+        self._name = name
+
+    def write(self, text: str) -> int:
+        """As the stream's own."""
+        with self._naming():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        """As the stream's own."""
+        with self._naming():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._name) from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 @contextlib.contextmanager
 def whole_output() -> Iterator[None]:
-    """Meanwhile standard output writes all of a text, or raises.
+    """Meanwhile standard output writes all of a text, or raises an error that names it.
 
     Python's own, told not to buffer (``-u``, PYTHONUNBUFFERED), writes once and passes over that
     less was taken: a full disk ends a file in the middle of a word, without an error.
     """
-    stream = sys.stdout
-    if not isinstance(getattr(stream, "buffer", None), io.RawIOBase):
-        yield
-        return
-    buffer = io.BufferedWriter(stream.buffer)  # type: ignore[type-var]
-    sys.stdout = io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=True)
+    kept = stream = sys.stdout
+    buffer = None
+    if isinstance(getattr(stream, "buffer", None), io.RawIOBase):
+        buffer = io.BufferedWriter(stream.buffer)  # type: ignore[type-var]
+        stream = io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=True)
+    sys.stdout = Named(stream, "standard output")  # type: ignore[assignment]
     try:
         yield
     finally:
-        # Left as it is, it would close the stream below when it is collected.
-        sys.stdout.detach()
-        buffer.detach()
-        sys.stdout = stream
+        if buffer is not None:
+            # Left as it is, it would close the stream below when it is collected.
+            stream.detach()  # type: ignore[attr-defined]
+            buffer.detach()
+        sys.stdout = kept
 
 
 def drop_unwritten() -> None:

@@ -150,8 +150,9 @@ class _YamlReader:
             raise InputError(f"{origin}: {option.key} must be {option.expected()}, not {kind}")
         try:
             value = loader.construct_object(node)
-        except (ValueError, LookupError, OverflowError):
-            # It looks like a number or a date and is none: 2024-13-45, 5,000 digits, !!int x.
+        except (ValueError, LookupError, OverflowError, AttributeError, TypeError):
+            # It looks like a number or a date and is none: 2024-13-45, 5,000 digits, !!int x,
+            # !!timestamp x.
             value = node.value
         return option.check(value, origin)
 

@@ -92,6 +92,10 @@ class Ranks(Processes):
         return parts[0] + parts[1]
 
 
+MPI_COUNT = "OMPI_COMM_WORLD_SIZE"
+"""The variable with the number of processes that mpirun has started."""
+
+
 class Gather(nn.Cell):
     """(V n, ...) of this rank -> (V N, ...) of all ranks, N = R n, each view's ranks in order.
 
@@ -129,7 +133,9 @@ def join(views: int) -> Processes:
     try:
         communication.init()
     except (RuntimeError, ValueError) as error:
-        named = [f"{name}={os.environ[name]}" for name in RANK_COUNTS if name in os.environ]
+        # MindSpore, imported, sets RANK_SIZE itself where mpirun's variable is set.
+        names = (MPI_COUNT,) if MPI_COUNT in os.environ else RANK_COUNTS
+        named = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"{' and '.join(named)} in the environment says that this process is one of several, "

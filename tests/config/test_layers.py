@@ -178,10 +178,17 @@ def test_wrong_types_on_the_command_line_are_refused(key, text):
 
 
 @pytest.mark.parametrize("key", OPTIONS)
-@pytest.mark.parametrize("text", ["[1, 2]", "{a: 1}", "2024-01-01", "!!binary aGk=", "!!int x"])
+@pytest.mark.parametrize(
+    "text",
+    ["[1, 2]", "{a: 1}", "2024-01-01", "!!binary aGk=", "!!int x", "!!timestamp x", "!!float []"],
+)
 def test_wrong_types_in_a_file_are_refused_with_their_line(tmp_path, key, text):
     path = write(tmp_path, f"# a comment\n{key}: {text}\n")
-    if text == "!!int x" and OPTIONS[key].type is str and not OPTIONS[key].choices:
+    if (
+        text in ("!!int x", "!!timestamp x")
+        and OPTIONS[key].type is str
+        and not OPTIONS[key].choices
+    ):
         assert flatten(load(path))[key] == "x"
         return
     assert refusal(path).startswith(f"{path}, line 2: {key} must be ")

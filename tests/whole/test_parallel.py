@@ -180,12 +180,17 @@ def test_every_kind_of_step_is_compared():
     assert {SYSTEMS[name].step for name in COMPARED} == {row.step for row in SYSTEMS.values()}
 
 
-def test_left_over_variables_of_a_launcher_are_one_sentence(monkeypatch):
+@pytest.mark.parametrize("name", ["RANK_SIZE", "MS_WORKER_NUM", "OMPI_COMM_WORLD_SIZE"])
+def test_left_over_variables_of_a_launcher_are_one_sentence(monkeypatch, name):
     def fail():
         raise RuntimeError("No mpirun was found\n\n- C++ Call Stack")
 
-    monkeypatch.setenv("RANK_SIZE", "8")
-    monkeypatch.delenv("MS_WORKER_NUM", raising=False)
+    for other in ("RANK_SIZE", "MS_WORKER_NUM", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(other, raising=False)
+    if name == "OMPI_COMM_WORLD_SIZE":
+        # As mindspore does when it is imported.
+        monkeypatch.setenv("RANK_SIZE", "8")
+    monkeypatch.setenv(name, "8")
     monkeypatch.setattr(communication, "init", fail)
-    with pytest.raises(InputError, match="RANK_SIZE=8 in the .*No mpirun was found.*: unset"):
+    with pytest.raises(InputError, match=f"^{name}=8 in the .*No mpirun was found.*: unset"):
         parallel.join(1)
