@@ -112,7 +112,7 @@ def whole_output() -> Iterator[None]:
     finally:
         if buffer is not None:
             # Left as it is, it would close the stream below when it is collected.
-            stream.detach()  # type: ignore[attr-defined]
+            stream.detach()  # type: ignore[union-attr]
             buffer.detach()
         sys.stdout = kept
 
