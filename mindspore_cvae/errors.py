@@ -44,8 +44,21 @@ def typed(command: str) -> str:
     return f"python -m {package.name} {command}" if is_module else f"mindspore-cvae {command}"
 
 
+COMPLETING = "_ARGCOMPLETE"
+"""Set by argcomplete, to the place of the program in the typed line, where only completions are
+asked for."""
+
+
 class CommandParser(argparse.ArgumentParser):
     """An argument parser that raises :class:`InputError`: commands report all bad input alike."""
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        """argparse's; where a shell asks for completions, these, and the process ends."""
+        if COMPLETING in os.environ:
+            import argcomplete
+
+            argcomplete.autocomplete(self, default_completer=argcomplete.FilesCompleter())
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise :class:`InputError` with argparse's message and where to find help."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindspore_cvae.commands.options import SettingsParser, add_settings, settings
+from mindspore_cvae.commands.options import SettingsParser, add_settings, add_system, settings
 from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.devices import choosing
@@ -66,7 +66,7 @@ def _parser() -> CommandParser:
     into.add_argument(
         "--config", metavar="YAML", help="a file, or the name of a shipped one (quickstart)"
     )
-    into.add_argument("--system", metavar="NAME", help="row of the table of systems")
+    add_system(into)
     into.add_argument("--seed", type=int, metavar="N", help="of further training (0)")
     add_settings(into)
     return parser

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from mindspore_cvae.config.keys import describe
+from mindspore_cvae.config.keys import OPTIONS, describe
 from mindspore_cvae.errors import CommandParser
 
 LARGEST = 2**32 - 1
@@ -18,16 +18,37 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data_dir", metavar="PATH", help="folder or file of the corpus (data.dir)"
     )
-    parser.add_argument("--device_target", metavar="auto|CPU|GPU|Ascend", help="(device_target)")
     parser.add_argument("--device_id", type=int, metavar="N", help="number of the device")
-    parser.add_argument("--precision", metavar="strict|fast", help="of matrix products on the CPU")
-    parser.add_argument("--amp_level", metavar="O0|O2", help="mixed precision (model.amp_level)")
+    for name, key, meaning in (
+        ("--device_target", "device_target", "(device_target)"),
+        ("--precision", "precision", "of matrix products on the CPU"),
+        ("--amp_level", "model.amp_level", "mixed precision (model.amp_level)"),
+    ):
+        choices = OPTIONS[key].choices
+        option = parser.add_argument(name, metavar="|".join(choices), help=meaning)
+        complete_by(option, lambda prefix, choices=choices, **context: choices)
     add_overrides(parser)
+
+
+def add_system(parser: argparse.ArgumentParser) -> None:
+    """Give a command ``--system``."""
+    option = parser.add_argument("--system", metavar="NAME", help="row of the table of systems")
+    complete_by(option, lambda **context: OPTIONS["system"].choices)
+
+
+def complete_by(option: argparse.Action, values: Callable[..., Sequence[str]]) -> None:
+    """Tell a shell what an option's value may be.
+
+    Args:
+        option: of a parser.
+        values: from what argcomplete knows, the ``prefix`` that was typed and more, to values.
+    """
+    option.completer = values  # type: ignore[attr-defined]
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """Give a command ``--set``; ``overrides`` of its arguments are what was set."""
-    parser.add_argument(
+    option = parser.add_argument(
         "--set",
         dest="overrides",
         action="extend",
@@ -36,6 +57,17 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="settings, one or several; may be repeated, and the last value of a key wins",
     )
+    complete_by(option, _completed_setting)
+
+
+def _completed_setting(prefix: str, **context: object) -> list[str]:
+    """Keys with their ``=``, then the values that can be listed."""
+    key, equals, _ = prefix.partition("=")
+    if not equals:
+        return [f"{key}=" for key in OPTIONS]
+    option = OPTIONS.get(key)
+    values = () if option is None else (*option.choices, *option.words)
+    return [f"{key}={value}" for value in values]
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mindspore_cvae import __version__
-from mindspore_cvae.errors import InputError, keep_interrupts, run_command
+from mindspore_cvae.commands.completion import complete
+from mindspore_cvae.errors import COMPLETING, InputError, keep_interrupts, run_command
 
 COMMANDS = {
     "Train and measure": {
@@ -71,6 +73,9 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> object:
+    targets = {name: target for group in COMMANDS.values() for name, (target, _) in group.items()}
+    if COMPLETING in os.environ:
+        complete(tuple(targets), lambda name: _command(targets[name])([]))
     name, *rest = arguments or ["--help"]
     if name in ("-h", "--help"):
         print(overview())
@@ -78,14 +83,16 @@ def _run(arguments: list[str]) -> object:
     if name == "--version":
         print(f"mindspore_cvae {__version__}, MindSpore {_version_of('mindspore')}")
         return 0
-    targets = {name: target for group in COMMANDS.values() for name, (target, _) in group.items()}
     if name not in targets:
         near = difflib.get_close_matches(name, targets, 1)
         hint = f": did you mean {near[0]}?" if near else ""
         raise InputError(f"there is no command {name}{hint} ({_typed()} --help lists them)")
-    module, _, function = targets[name].partition(":")
-    command = getattr(importlib.import_module(f"mindspore_cvae.commands.{module}"), function)
-    return command(rest)
+    return _command(targets[name])(rest)
+
+
+def _command(target: str) -> Callable[[list[str]], object]:
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(f"mindspore_cvae.commands.{module}"), function)
 
 
 def overview() -> str:

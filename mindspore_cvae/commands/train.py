@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindspore_cvae.commands.options import SettingsParser, add_settings, settings
+from mindspore_cvae.commands.options import SettingsParser, add_settings, add_system, settings
 from mindspore_cvae.common.streams import forgiving
 from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.config.keys import Config
@@ -48,7 +48,7 @@ def _train_parser() -> CommandParser:
     parser.add_argument(
         "--config", metavar="YAML", help="a file, or the name of a shipped one (quickstart)"
     )
-    parser.add_argument("--system", metavar="NAME", help="row of the table of systems")
+    add_system(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="key of all randomness (0)")
     parser.add_argument(
         "--output_dir", metavar="RUN", help="the run's folder (runs/<config>-<system>-<seed>)"

@@ -329,17 +329,22 @@ def _meanings(cls: type) -> dict[str, str]:
     return meanings
 
 
+def meanings() -> dict[str, str]:
+    """What every key means, in words."""
+    return {
+        f"{section}.{name}" if section else name: meaning
+        for section, cls in {"": Config, **section_classes()}.items()
+        for name, meaning in _meanings(cls).items()
+    }
+
+
 def describe(usable_after_training: bool = False) -> str:
     """Every key with its default, valid values and meaning: what ``--help`` prints.
 
     Args:
         usable_after_training: only the keys that commands may change that use a trained model.
     """
-    meanings = {
-        f"{section}.{name}" if section else name: meaning
-        for section, cls in {"": Config, **section_classes()}.items()
-        for name, meaning in _meanings(cls).items()
-    }
+    explained = meanings()
     lines = []
     for option in OPTIONS.values():
         if usable_after_training and option.key not in USABLE_AFTER_TRAINING:
@@ -348,6 +353,6 @@ def describe(usable_after_training: bool = False) -> str:
         if option.key.startswith("slots."):
             default = "the row's"
         entry = f"{option.key}  ({option.expected()}; default {default})"
-        for text, indent in ((entry, "  "), (meanings[option.key], "      ")):
+        for text, indent in ((entry, "  "), (explained[option.key], "      ")):
             lines += textwrap.wrap(text, 100, initial_indent=indent, subsequent_indent="      ")
     return "\n".join(lines)
