@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mindspore_cvae.evaluation.columns import Column
+from mindspore_cvae.report.comparison import difference
 from mindspore_cvae.reproduction.jobs import Job, training_of
 from mindspore_cvae.reproduction.paper import PAPER, Exhibit, Row
-from mindspore_cvae.reproduction.stages import KINDS, Wanted, interpolation
+from mindspore_cvae.reproduction.stages import KINDS, Wanted, interpolation, test_metrics
 from mindspore_cvae.runs import folder
 
 Summary = dict[str, Any]
@@ -39,8 +40,9 @@ def collect(exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], settings: Mappi
     Returns:
         A document for JSON: ``exhibit``, ``title``, ``source``, ``settings``; ``rows``, each with
         ``name``, ``group``, ``note``, ``system``, ``paper`` and ``ours`` (:data:`Summary` by
-        column), ``curves`` (by column and epoch) or ``texts`` (by seed) where its kind has them,
-        and ``runs`` by seed; ``unfinished``, sentences.
+        column), ``iw_nll_to_vae`` (over pairs of sentences), ``curves`` (by column and epoch) or
+        ``texts`` (by seed) where its kind has them, and ``runs`` by seed; ``unfinished``,
+        sentences.
 
     Raises:
         InputError: A run was made with other settings.
@@ -58,7 +60,7 @@ def collect(exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], settings: Mappi
                 unfinished[job.name] = f"{job.name}: {said}"
             elif job not in ready:
                 unfinished[job.name] = f"{job.name}: trained, not evaluated"
-        entry = {
+        entry: dict[str, Any] = {
             "name": row.name,
             "group": row.group,
             "note": row.note,
@@ -68,6 +70,8 @@ def collect(exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], settings: Mappi
             "ours": _columns(ready, exhibit),
             "runs": {str(job.seed): _provenance(job) for job in row_jobs if job in done},
         }
+        if any(column.key == "iw_nll" for column in exhibit.valid):
+            entry["iw_nll_to_vae"] = _to_vae(row, jobs)
         if exhibit.kind == "epochs":
             entry["curves"] = _curves([job for job in row_jobs if states[job].is_begun], exhibit)
         if exhibit.kind == "interpolation":
@@ -96,6 +100,37 @@ def _columns(jobs: Iterable[Job], exhibit: Exhibit) -> dict[str, Summary]:
         if values and (len(values) == len(results) or column.key != "iterations_to_99"):
             columns[column.key] = summary(values)
     return columns
+
+
+def _to_vae(row: Row, jobs: Mapping[Row, Sequence[Job]]) -> dict[str, float] | None:
+    """``mean`` and standard ``error`` of IW-NLL to the row of ``vae`` on the same corpus, over the
+    same sentences of each seed, the mean of the seeds that both have; None where none has."""
+    yardsticks = [
+        other
+        for other in jobs
+        if other.run.system == "vae" and other.run.dataset == row.run.dataset
+    ]
+    if row in yardsticks or not yardsticks:
+        return None
+    others = {job.seed: _sentences(job) for job in jobs[yardsticks[0]]}
+    found = [
+        pair
+        for job in jobs[row]
+        if job.seed in others
+        and (pair := difference(others[job.seed], _sentences(job), "iw_nll")) is not None
+    ]
+    if not found:
+        return None
+    return {
+        "mean": math.fsum(pair["mean"] for pair in found) / len(found),
+        "error": math.hypot(*(pair["error"] for pair in found)) / len(found),
+    }
+
+
+def _sentences(job: Job) -> dict[str, list[str]]:
+    if not test_metrics(job):
+        return {}
+    return folder.read_sentences(job.folder / folder.sentences_name("test"))
 
 
 def _curves(jobs: Iterable[Job], exhibit: Exhibit) -> dict[str, dict[str, Summary]]:

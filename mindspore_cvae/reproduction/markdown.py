@@ -80,6 +80,8 @@ def _numbers(document: Mapping, exhibit: Exhibit) -> list[str]:
     for column in exhibit.columns:
         head += [f"{column.title}{ARROWS[column.better]}, paper", "ours"]
     head += [column.title for column in valid]
+    has_differences = any(row.get("iw_nll_to_vae") for row in rows)
+    head += ["IW-NLL to VAE, paired"] if has_differences else []
     head += ["the paper says"] if has_notes else []
     lines = []
     before = None
@@ -92,11 +94,19 @@ def _numbers(document: Mapping, exhibit: Exhibit) -> list[str]:
             line += [_paper(value, column) + mark(value, column, row["dataset"])]
             line += [shown(row["ours"].get(column.key), column)]
         line += [shown(row["ours"].get(column.key), column) for column in valid]
+        line += [_difference(row["iw_nll_to_vae"])] if has_differences else []
         line += [row["note"]] if has_notes else []
         lines.append(line)
     marks = {sign for line in lines for cell in line for sign in MARKS if cell.endswith(sign)}
     notes = [f"{sign} {MARKS[sign]}" for sign in MARKS if sign in marks]
     return [_table(head, lines), *(["; ".join(notes) + "."] if notes else [])]
+
+
+def _difference(found: Mapping[str, float] | None) -> str:
+    """``+1.3 ± 0.1``: a mean over sentences with its standard error."""
+    if found is None:
+        return ""
+    return f"{found['mean']:+.2f} \N{PLUS-MINUS SIGN} {found['error']:.2f}"
 
 
 def mark(value: float | None, column: Column, dataset: str) -> str:

@@ -466,6 +466,32 @@ def test_a_table_of_two_seeds(tmp_path):
     json.loads(json.dumps(document, allow_nan=False))
 
 
+def test_differences_to_the_vae_are_over_the_same_sentences(tmp_path):
+    """Two seeds, worked out by hand: differences 1, 3, 2 and 2, 2, 5 nats."""
+    argv = ("--seeds", "0", "1", "--systems", "vae", "cvae")
+    _, jobs, _ = planned("table-1", tmp_path, *argv)
+    numbers = {
+        ("vae", 0): (50, 60, 70),
+        ("cvae", 0): (51, 63, 72),
+        ("vae", 1): (10, 20, 30),
+        ("cvae", 1): (12, 22, 35),
+    }
+    for job in unique(jobs):
+        make(tmp_path, job)
+        columns = {"line": (1, 2, 3), "iw_nll": numbers[job.run.system, job.seed]}
+        runs_folder.write_sentences(job.folder, "test", columns, is_added=False)
+    document, exhibit = collected("table-1", tmp_path, *argv)
+    differences = {row["system"]: row["iw_nll_to_vae"] for row in document["rows"]}
+    assert differences["vae"] is None
+    errors = [statistics.stdev(pair) / math.sqrt(3) for pair in ((1, 3, 2), (2, 2, 5))]
+    assert differences["cvae"]["mean"] == pytest.approx(2.5)
+    assert differences["cvae"]["error"] == pytest.approx(math.hypot(*errors) / 2)
+    page = markdown(document, exhibit)
+    assert "IW-NLL to VAE, paired" in page and "+2.50 \N{PLUS-MINUS SIGN} 0.58" in page
+    heads = [line for line in page.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in heads}) == 1, "every line has as many cells"
+
+
 def test_a_run_that_was_not_evaluated_has_no_numbers(tmp_path):
     _, jobs, _ = planned("table-7", tmp_path)
     make(tmp_path, unique(jobs)[0], test=None)
