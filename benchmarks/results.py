@@ -3,10 +3,11 @@
     python benchmarks/results.py [--runs FOLDER --hardware TEXT]
 
 ``--runs`` is a folder of ``scripts/long_runs.sh``, whose runs are named DATA-NAME: of each that was
-evaluated, docs/results/DATA/NAME.json is written anew, with the differences of IW-NLL from the runs
-``lstm_lm`` and ``vae``, sentence by sentence. ``metrics-grammar.json`` in a run, if it is there, is
-where ``grammatical`` was read. Then, with or without it, the tables of
-docs/results/index.md and the picture of every DATA are made from the files that are there.
+evaluated, docs/results/DATA/NAME.json is written anew, with IW-NLL of every sentence.
+``metrics-grammar.json`` in a run, if it is there, is where ``grammatical`` was read. Then, with or
+without it, the tables of docs/results/index.md, with the differences of IW-NLL from the runs
+``lstm_lm`` and ``vae`` over pairs of sentences, and the picture of every DATA are made from the
+files that are there.
 """
 
 from __future__ import annotations
@@ -72,17 +73,35 @@ def collect(folder: Path, hardware: str) -> None:
             "best": {key: value for key, value in best.items() if key != "data_dir"},
             "best_valid": {key: value for key, value in best_valid.items() if key != "data_dir"},
         }
-        for yardstick in YARDSTICKS:
-            other = folder / f"{data}-{yardstick}"
-            found = None
-            if other != run and other.is_dir():
-                pair = [runs_folder.read_sentences(path / SENTENCES) for path in (other, run)]
-                if len(pair[0].get("iw_nll", ())) == len(pair[1].get("iw_nll", ())):
-                    found = difference(pair[0], pair[1], "iw_nll")
-            document[f"iw_nll_to_{yardstick}"] = found and (found["mean"], found["error"])
+        sentences = runs_folder.read_sentences(run / SENTENCES)
+        # A line each, so that runs of another day can be paired with these.
+        for key in ("line", "iw_nll"):
+            document[f"by_sentence_{key}"] = " ".join(sentences.get(key, ()))
         place = RESULTS / data / f"{name}.json"
         place.parent.mkdir(exist_ok=True)
         write_atomically(place, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def add_differences(documents: list[dict]) -> None:
+    """Differences of IW-NLL from the yardsticks, of the runs whose files have its sentences too;
+    what a file says already stays."""
+
+    def sentences(document: dict) -> dict[str, list[str]]:
+        columns = {
+            key: document.get(f"by_sentence_{key}", "").split() for key in ("line", "iw_nll")
+        }
+        return {key: values for key, values in columns.items() if values}
+
+    for yardstick in YARDSTICKS:
+        others = [sentences(other) for other in documents if other["name"] == yardstick]
+        for document in documents:
+            if document["name"] == yardstick or not others:
+                continue
+            pair = others[0], sentences(document)
+            if len(pair[0].get("iw_nll", ())) == len(pair[1].get("iw_nll", ())):
+                found = difference(*pair, "iw_nll")
+                if found is not None:
+                    document[f"iw_nll_to_{yardstick}"] = (found["mean"], found["error"])
 
 
 def table(documents: list[dict], data: str) -> str:
@@ -150,6 +169,7 @@ def write_page() -> None:
     for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
         documents = [json.loads(path.read_text()) for path in folder.glob("*.json")]
         documents.sort(key=lambda document: document["best_valid"]["iw_nll"])
+        add_differences(documents)
         sentences = documents[0]["best_valid"]["sentences"]
         picture(documents, RESULTS / f"{folder.name}.png")
         hardware = sorted({document["hardware"] for document in documents})

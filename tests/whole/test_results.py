@@ -1,0 +1,58 @@
+"""The page of results: what its files pair, and that page and files agree."""
+
+import json
+import math
+import re
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def results(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import results
+
+    yield results
+    sys.modules.pop("results", None)
+
+
+def document(name, nats, lines="1 2 3", **more):
+    by_sentence = {"by_sentence_line": lines, "by_sentence_iw_nll": " ".join(map(str, nats))}
+    return {"name": name, **by_sentence, **more}
+
+
+def test_runs_of_different_days_are_paired_by_their_files(results):
+    documents = [
+        document("lstm_lm", (50.0, 60.0, 70.0)),
+        document("cvae", (51.0, 63.0, 72.0)),
+        document("other sentences", (1.0, 2.0, 3.0), lines="1 2 4"),
+        {"name": "before", "iw_nll_to_lstm_lm": (0.5, 0.1)},
+    ]
+    results.add_differences(documents)
+    mean, error = documents[1]["iw_nll_to_lstm_lm"]
+    assert mean == pytest.approx(2.0)
+    assert error == pytest.approx(statistics.stdev((1, 3, 2)) / math.sqrt(3))
+    assert "iw_nll_to_lstm_lm" not in documents[0] and "iw_nll_to_lstm_lm" not in documents[2]
+    assert documents[3]["iw_nll_to_lstm_lm"] == (0.5, 0.1)
+    assert not any("iw_nll_to_vae" in entry for entry in documents)
+
+
+def test_the_page_has_the_numbers_of_its_files():
+    page = (ROOT / "docs" / "results" / "index.md").read_text(encoding="utf-8")
+    rows = {}
+    for title, data in (("embedded", "embedded"), ("PTB", "ptb")):
+        section = re.search(rf"^## .*{title}.*?(?=^## |<!-- /results)", page, re.M | re.S).group()
+        for line in re.findall(r"^\| `.*$", section, re.M):
+            rows[data, line.split("`")[1]] = line
+    files = {(path.parent.name, path.stem): path for path in ROOT.glob("docs/results/*/*.json")}
+    assert rows.keys() == files.keys()
+    for key, path in files.items():
+        stored = json.loads(path.read_text())
+        assert f" {stored['best_valid']['iw_nll']:.2f} " in rows[key], key
+        assert f" {stored['best']['ppl']:.2f} " in rows[key], key
+        assert {"system", "data", "epochs", "seed", "commit", "hardware", "seconds"} <= set(stored)
