@@ -66,6 +66,9 @@ class System:
     prior_negatives: int = 0
     """Draws from the prior that join the negatives, as a multiple of the batch size (3 in the
     release's rows without MI)."""
+    swap_negatives: bool = False
+    """Whether the batch's sentences with neighbouring words swapped, encoded once more, join the
+    negatives: the words of Section 4.7, where Table 7 has swaps as an ``augmentation``."""
     batch_mean_pair: bool = False
     """Whether the batch mean of each view is appended as one more positive pair (released PTB +
     rows)."""
@@ -84,6 +87,12 @@ class System:
     refinement_steps: int = 0
     """Steps of stochastic variational inference that refine the encoder's posterior, in training
     and evaluation."""
+
+    @property
+    def encodings(self) -> int:
+        """How many times a training step encodes each sentence: its views, and once more for
+        swapped negatives."""
+        return self.views + self.swap_negatives
 
     @property
     def has_critics(self) -> bool:

@@ -47,6 +47,7 @@ CONTRASTIVE = {
     "temperature": 0.05,
     "negatives": "second",
     "prior_negatives": 0,
+    "swap_negatives": False,
     "batch_mean_pair": False,
 }
 CIRCLE = {**CONTRASTIVE, "critic_loss": "circle_pairwise", "squared_difference": "squares"}

@@ -25,6 +25,7 @@ STREAMS = (
     "proposal",
     "information",
     "annealing",
+    "negatives",
 )
 """Purposes that draw numbers; each has its own key, so that switching one off changes no other."""
 

@@ -53,6 +53,16 @@ _CONTRADICTIONS = (
         "draws from the prior can only be negatives of a contrast on z",
     ),
     (
+        lambda c: c.slots.swap_negatives and c.slots.contrast != "info_nce",
+        ("slots.swap_negatives", "slots.contrast"),
+        "swapped sentences can only be negatives of a contrast",
+    ),
+    (
+        lambda c: c.slots.swap_negatives and c.slots.step == "semi_amortized",
+        ("slots.swap_negatives", "slots.step"),
+        "what the step semi_amortized refines is reconstructed, and negatives are not",
+    ),
+    (
         lambda c: c.model.first_state_bias and c.slots.posterior == "none",
         ("model.first_state_bias", "slots.posterior"),
         "a model that encodes nothing has no map from z to the decoder's first state",

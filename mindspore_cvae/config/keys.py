@@ -288,7 +288,7 @@ LATER = (
     *(("model.amp_level", "O0"), ("model.vocabulary_multiple", None)),
     ("model.first_state_bias", False),
     *(("slots.contrast_weight", 1.0), ("slots.free_bits", 0.0)),
-    ("slots.reconstruction", "posterior"),
+    *(("slots.reconstruction", "posterior"), ("slots.swap_negatives", False)),
 )
 """Keys that checkpoints may be older than, with the values that compute what was computed then: no
 fingerprint has these."""

@@ -32,6 +32,10 @@ class Processes(nn.Cell):
         """This rank's rows (V n, ...) of V views -> those of all ranks (V N, ...), views first."""
         return rows
 
+    def gather_once(self, rows: Tensor) -> Tensor:
+        """:meth:`gather` of rows (n, ...) that each sentence has one of."""
+        return rows
+
     def add(self, gradients: tuple) -> tuple:
         """Sums over ranks."""
         return gradients
@@ -62,6 +66,7 @@ class Ranks(Processes):
         super().__init__()
         self.rank, self.size = rank, size
         self.gathering = Gather(rank, size, views)
+        self.gathering_once = Gather(rank, size, 1)
         self.all_reduce = ops.AllReduce()
 
     def own(self, rows: Tensor) -> Tensor:
@@ -70,6 +75,9 @@ class Ranks(Processes):
 
     def gather(self, rows: Tensor) -> Tensor:
         return self.gathering(rows)
+
+    def gather_once(self, rows: Tensor) -> Tensor:
+        return self.gathering_once(rows)
 
     def add(self, gradients: tuple) -> tuple:
         added: tuple = ()

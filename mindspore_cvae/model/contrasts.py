@@ -13,7 +13,7 @@ class NoContrast(nn.Cell):
     def __init__(self, slots):
         super().__init__()
 
-    def construct(self, h, z, prior_draws, weight):
+    def construct(self, h, z, prior_draws, weight, swapped=None):
         return ops.zeros((), z.dtype)
 
 
@@ -35,9 +35,11 @@ class InfoNCE(nn.Cell):
         self.negatives_from_first = slots.negatives == "first"
         self.batch_mean_pair = slots.batch_mean_pair
 
-    def construct(self, h: Tensor, z: Tensor, prior_draws, weight: Tensor) -> Tensor:
-        """h (2N, H), z (2N, Z), prior_draws (M, Z) further negatives or None, weight (N,) ->
-        scalar <= 0."""
+    def construct(self, h: Tensor, z: Tensor, prior_draws, weight: Tensor, swapped=None) -> Tensor:
+        """h (2N, H), z (2N, Z), prior_draws (M, Z) further negatives or None, weight (N,), swapped
+        (N, H or Z), the vectors of the batch's swapped sentences as negatives, or None -> scalar
+        <= 0."""
+        sentences = weight
         anchors, positives = ops.chunk(h if self.on_h else z, 2)
         if self.batch_mean_pair:
             anchors = _append_mean(anchors, weight)
@@ -55,6 +57,12 @@ class InfoNCE(nn.Cell):
             to_prior = objectives.cosine_similarities(anchors, prior_draws)
             similarities = ops.concat((similarities, to_prior), 1)
             negative_weight = ops.concat((negative_weight, ops.ones_like(to_prior)), 1)
+        if swapped is not None:
+            to_swapped = objectives.cosine_similarities(anchors, swapped)
+            similarities = ops.concat((similarities, to_swapped), 1)
+            # Of a sentence's own negatives too its swapped self is one.
+            counted = ops.ones_like(to_swapped) * sentences
+            negative_weight = ops.concat((negative_weight, counted), 1)
         return objectives.info_nce(
             positive, similarities, negative_weight, weight, self.temperature
         )

@@ -44,14 +44,30 @@ class LatentVariableModel(nn.Cell):
         self.ranks = ranks or ALONE
         self.contrast_weight = slots.contrast_weight
         self.decodes_prior = slots.reconstruction == "prior"
+        self.swap_negatives = slots.swap_negatives
+        self.contrasts_h = slots.contrast_on == "h"
 
     def encode(self, views) -> tuple:
-        """What the encoder and posterior read of a step's noise -> codes: h (V N, H), statistics
-        of q(z|x), z (V N, Z)."""
+        """What the encoder and posterior read of a step's noise -> codes: h (U N, H), statistics
+        of q(z|x), z (U N, Z); U is V, or one more with swapped negatives, the last N rows."""
         encoder_tokens, encoder_bytes, posterior_noise = views
         h = self.encoder(encoder_tokens, encoder_bytes)
         statistics = self.posterior(h)
         return h, statistics, self.posterior.sample(statistics, posterior_noise)
+
+    def of_views(self, rows: Tensor) -> Tensor:
+        """Rows (U n, ...) of all encodings -> those of the views (V n, ...)."""
+        if self.swap_negatives:
+            return rows[: rows.shape[0] // (self.views + 1) * self.views]
+        return rows
+
+    def swapped(self, h: Tensor, z: Tensor):
+        """The vectors (N, ...) of all processes' swapped sentences, or None, from h (U n, H) and
+        z (U n, Z)."""
+        if not self.swap_negatives:
+            return None
+        rows = h if self.contrasts_h else z
+        return self.ranks.gather_once(rows[rows.shape[0] // (self.views + 1) * self.views :])
 
     def construct(
         self, views, batch, beta: Tensor, loss_noise
@@ -76,6 +92,8 @@ class LatentVariableModel(nn.Cell):
         """
         (h, statistics, z), (tokens, weight) = codes, batch
         contrast_prior, embedding_bytes, output_bytes = loss_noise
+        swapped = self.swapped(h, z)
+        h, statistics, z = self.of_views(h), self.of_views(statistics), self.of_views(z)
         every_view = ops.tile(self.ranks.own(tokens), (self.views, 1))
         decoded = self.own_views(prior) if self.decodes_prior else z
         likelihood = self.decoder(every_view, decoded, embedding_bytes, output_bytes)
@@ -83,7 +101,7 @@ class LatentVariableModel(nn.Cell):
         likelihood, h, statistics, z = gather(likelihood), gather(h), gather(statistics), gather(z)
         reconstruction = objectives.expectation(likelihood.reshape(self.views, -1).sum(0), weight)
         divergence = self.divergence(h, statistics, z, prior, weight)
-        contrast = self.contrast(h, z, contrast_prior, weight)
+        contrast = self.contrast(h, z, contrast_prior, weight, swapped)
         weighted = self.contrast_weight * contrast
         loss = objectives.objective(reconstruction, divergence, weighted, beta)
         return loss, reconstruction, divergence, contrast

@@ -213,7 +213,13 @@ def _kind(config: Config) -> tuple:
     """What decides how long an epoch takes: parts, sizes, batches, precision, corpus."""
     corpus = config.data.dir and str(Path(config.data.dir).resolve())
     slots = config.slots
-    parts = (slots.step, slots.views, slots.divergence != "none", slots.contrast, slots.posterior)
+    parts = (
+        slots.step,
+        slots.encodings,
+        slots.divergence != "none",
+        slots.contrast,
+        slots.posterior,
+    )
     sizes = (config.model.embedding_size, config.model.hidden_size, config.model.critic_size)
     batches = (config.data.batch_size, config.data.vocabulary_size, config.train.critic_updates)
     return (*parts, *sizes, *batches, config.precision, config.model.amp_level, corpus)

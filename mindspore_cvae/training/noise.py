@@ -59,17 +59,18 @@ def swap_neighbours(
 class StepNoise(NamedTuple):
     """What a training step gets besides its batch, in the order of the step's arguments.
 
-    Absent randomness is None: N sentences, V views, E, H, Z sizes, K critic updates. Where several
+    Absent randomness is None: N sentences, V views, U encodings (V, and one more for swapped
+    negatives, the last N rows), E, H, Z sizes, K critic updates. Where several
     processes share the batch, ``prior`` and ``contrast`` are those of all N sentences, and all else
     is a rank's own: N / R instead of N.
     """
 
     encoder_tokens: np.ndarray
-    """(V N, T + 1) int32: what the encoder reads; differs from the targets by swaps only."""
+    """(U N, T + 1) int32: what the encoder reads; differs from the targets by swaps only."""
     encoder_bytes: np.ndarray | None
-    """(T + 1, V N, E)."""
+    """(T + 1, U N, E)."""
     posterior: np.ndarray | None
-    """(V N, noise size): eps of Eq. 2. Where SVI refines the posterior, (S + 1, V N, Z): one set
+    """(U N, noise size): eps of Eq. 2. Where SVI refines the posterior, (S + 1, U N, Z): one set
     for each of its S steps and one for the objective."""
     prior: np.ndarray | None
     """(K + 1, V N, Z): draws from p(z), one set for each critic update and one for the model's."""
@@ -126,8 +127,7 @@ class NoiseMaker:
         (from 1), for a batch tokens (N, T + 1) of all processes."""
         system, sizes = self.system, self.sizes
         sentences, width = tokens.shape
-        rows = system.views * sentences
-        own = rows_of_rank(self.rank, self.size, system.views, sentences)
+        rows, encoded = system.views * sentences, system.encodings * sentences
 
         def stream(name: str) -> np.random.Generator:
             return generator(self.seed, name, step, part)
@@ -135,26 +135,31 @@ class NoiseMaker:
         views = [tokens] * system.views
         if system.augmentation == "swap" and system.views == 2:
             views[1] = swap_neighbours(tokens, system.swap_probability, stream("swap"))
+        if system.swap_negatives:
+            swapped = swap_neighbours(tokens, system.swap_probability, stream("negatives"))
+            views.append(swapped)
+        own = rows_of_rank(self.rank, self.size, system.encodings, sentences)
         noise_size = {"deterministic": 0, "none": 0, "gaussian": sizes.latent_size}.get(
             system.posterior, sizes.noise_size
         )
-        posterior_shape: tuple[int, ...] = (rows, noise_size)
+        posterior_shape: tuple[int, ...] = (encoded, noise_size)
         if system.refinement_steps:
             posterior_shape = (system.refinement_steps + 1, *posterior_shape)
         has_critics = system.step == "critic_then_model"
 
-        def masks(name: str, times: int, size: int) -> np.ndarray:
+        def masks(name: str, times: int, rows: int, size: int) -> np.ndarray:
             """(times, own rows, size) of the random bytes (times, rows, size)."""
             if self.size == 1:
                 return random_bytes(stream(name), times, rows, size)
             each = sentences // self.size
-            blocks = np.arange(times)[:, None] * rows + own[::each]
+            places = rows_of_rank(self.rank, self.size, rows // sentences, sentences)
+            blocks = np.arange(times)[:, None] * rows + places[::each]
             pieces = bytes_between(stream(name), size * blocks.ravel(), size * each)
-            return pieces.reshape(times, len(own), size)
+            return pieces.reshape(times, len(places), size)
 
         return StepNoise(
             encoder_tokens=np.concatenate(views)[own],
-            encoder_bytes=masks("encoder", width, sizes.embedding_size)
+            encoder_bytes=masks("encoder", width, encoded, sizes.embedding_size)
             if system.encoder_dropout
             else None,
             posterior=normal(stream("posterior"), *posterior_shape)[..., own, :]
@@ -168,10 +173,10 @@ class NoiseMaker:
             )
             if system.prior_negatives
             else None,
-            embedding_bytes=masks("embedding", width - 1, sizes.embedding_size)
+            embedding_bytes=masks("embedding", width - 1, rows, sizes.embedding_size)
             if sizes.decoder_dropout
             else None,
-            output_bytes=masks("output", width - 1, sizes.hidden_size)
+            output_bytes=masks("output", width - 1, rows, sizes.hidden_size)
             if sizes.decoder_dropout
             else None,
         )

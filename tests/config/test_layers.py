@@ -329,6 +329,12 @@ CONTRADICTIONS = [
         "without a latent variable",
     ),
     ("vae", ["slots.reconstruction=prior"], "a reconstruction from the prior is Eq. 19's"),
+    ("vae", ["slots.swap_negatives=true"], "can only be negatives of a contrast"),
+    (
+        "sa_vae",
+        ["slots.contrast=info_nce", "slots.views=2", "slots.swap_negatives=true"],
+        "what the step semi_amortized refines",
+    ),
     ("lstm_lm", ["model.first_state_bias=true"], "no map from z to the decoder's first state"),
     ("vae", ["data.unk_alias=two words"], "must be one word"),
 ]
@@ -475,6 +481,7 @@ def test_checkpoints_from_before_there_was_mixed_precision_fit():
     later = ("model.amp_level", "slots.contrast_weight", "slots.free_bits")
     assert [values.pop(key) for key in later] == ["O0", 1.0, 0.0]
     assert values.pop("slots.reconstruction") == "posterior"
+    assert values.pop("slots.swap_negatives") is False
     assert values.pop("data.batches") == "mixed" and not values.pop("model.first_state_bias")
     # It was free, and changes the last bits of a step.
     assert values.pop("model.vocabulary_multiple") is None

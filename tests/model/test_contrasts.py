@@ -69,6 +69,28 @@ def test_equals_numpy(name, mode):
     assert not other.any()
 
 
+@pytest.mark.parametrize("name", ["on h", "all"])
+def test_swapped_sentences_are_negatives_of_every_anchor(name):
+    """Their own anchors too; one of a filler row counts nothing."""
+    options = {**DEFAULTS, "prior_draws": (), **OPTIONS[name]}
+    on = options.pop("contrast_on")
+    vectors = {"h": H, "z": Z}[on].astype(float)
+    swapped = RANDOM.normal(size=(SENTENCES, vectors.shape[1])).astype(np.float32)
+    draws = options.pop("prior_draws")
+
+    def twin(negatives):
+        further = [*draws, *twins.real(negatives, WEIGHT)]
+        return twins.info_nce(*np.split(vectors, 2), WEIGHT, prior_draws=further, **options)
+
+    cell = CONTRASTS["info_nce"](SimpleNamespace(**{**DEFAULTS, **OPTIONS[name]}))
+    prior_draws = OPTIONS[name].get("prior_draws")
+    inputs = tiny.tensors([H, Z, prior_draws, WEIGHT, swapped])
+    value, gradient = ms.value_and_grad(cell, 4)(*inputs)
+    np.testing.assert_allclose(value.asnumpy(), twin(swapped.astype(float)), rtol=2e-5)
+    expected = twins.numerical_gradient(twin, swapped)
+    np.testing.assert_allclose(gradient.asnumpy(), expected, rtol=1e-4, atol=2e-5)
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_filler_rows_change_nothing(name):
     fillers = np.flatnonzero(np.tile(WEIGHT, 2) == 0)

@@ -150,6 +150,7 @@ COMBINATIONS = {
         negatives="first",
         augmentation="swap",
         swap_probability=0.5,
+        swap_negatives="true",
         encoder_dropout=0,
     ),
     "autoencoder with a critic": combination("ivae_mi", posterior="deterministic"),

@@ -128,6 +128,21 @@ def test_prior_negatives_are_a_multiple_of_the_batch():
     assert make(prior_negatives=3).contrast.shape == (3 * len(TOKENS), SIZES.latent_size)
 
 
+def test_swapped_negatives_are_encoded_once_more_and_decoded_never():
+    with_swaps = make(swap_negatives=True, swap_probability=1.0)
+    plain, count = make(), len(TOKENS)
+    tokens = with_swaps.encoder_tokens
+    np.testing.assert_array_equal(tokens[: 2 * count], plain.encoder_tokens)
+    # With certainty at every place, the first word goes to the end.
+    for row, swapped in zip(TOKENS, tokens[2 * count :], strict=True):
+        words = int((row != 0).sum()) - 2
+        expected = [row[0], *row[2 : words + 1], row[1], *row[words + 1 :]]
+        assert swapped.tolist() == expected
+    assert with_swaps.posterior.shape[0] == with_swaps.encoder_bytes.shape[1] == 3 * count
+    assert with_swaps.embedding_bytes.shape == plain.embedding_bytes.shape
+    assert with_swaps.prior.shape == plain.prior.shape
+
+
 def test_no_decoder_dropout_needs_no_bytes():
     noise = make(sizes=replace(SIZES, decoder_dropout=0.0))
     assert noise.embedding_bytes is None and noise.output_bytes is None

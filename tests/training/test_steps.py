@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import mindspore as ms
 import numpy as np
+import numpy_twins as twins
 import pytest
 import tiny
 from mindspore import Tensor
@@ -150,6 +151,27 @@ def test_what_is_decoded_is_what_the_slot_says(name):
     assert found.asnumpy() == pytest.approx(expected, rel=1e-5)
 
 
+def test_swapped_sentences_are_what_the_contrast_pushes_away():
+    """The row of the equation against NumPy, from the codes of all three encodings."""
+    training, noise = fresh("as printed"), tiny.training("as printed").noise()
+    slots, count = training.system, len(tiny.TOKENS)
+    given = noise._make(tiny.tensors(noise))
+    tokens, weight, beta = tiny.tensors([tiny.TOKENS, tiny.WEIGHT, np.float32(0.3)])
+    prior = Tensor(noise.prior[training.training.critic_updates])
+    with tiny.execution("pynative"):
+        model = training.model
+        codes = model.encode((given.encoder_tokens, given.encoder_bytes, given.posterior))
+        rest = given.contrast, given.embedding_bytes, given.output_bytes
+        *_, contrast = model.objective(codes, (tokens, weight), beta, prior, rest)
+    first, second, swapped = np.split(codes[0].asnumpy().astype(float), 3)
+    assert len(swapped) == count and not np.allclose(first, swapped)
+    expected = twins.info_nce(
+        *(first, second, tiny.WEIGHT, slots.temperature, slots.negatives),
+        prior_draws=twins.real(swapped, tiny.WEIGHT),
+    )
+    assert contrast.asnumpy() == pytest.approx(expected, rel=1e-4)
+
+
 def adam(values, gradients, rate):
     """Adam over a list of gradients, each of which ``gradients(values)`` gives in turn."""
     first = second = 0.0
@@ -257,16 +279,19 @@ def test_two_calls_of_a_step_compile_one_graph(name):
 
 def replaced_fillers(noise, sentences):
     """The same noise, but for the rows of fillers, which get other numbers."""
-    fillers = np.flatnonzero(np.tile(tiny.WEIGHT, len(noise.encoder_tokens) // sentences) == 0)
+
+    def fillers(rows):
+        return np.flatnonzero(np.tile(tiny.WEIGHT, len(rows) // sentences) == 0)
+
     changed = {}
     for field, axis in {"posterior": -2, "prior": 1, "encoder_bytes": 1, "output_bytes": 1}.items():
         values = getattr(noise, field)
         if values is not None:
             values = np.moveaxis(values.copy(), axis, 0)
-            values[fillers] = 200 if values.dtype == np.uint8 else 9.0
+            values[fillers(values)] = 200 if values.dtype == np.uint8 else 9.0
             changed[field] = np.moveaxis(values, 0, axis)
     tokens = noise.encoder_tokens.copy()
-    tokens[fillers] = tiny.rows([[20, 21]], tiny.WIDTH)
+    tokens[fillers(tokens)] = tiny.rows([[20, 21]], tiny.WIDTH)
     return noise._replace(encoder_tokens=tokens, **changed)
 
 

@@ -53,10 +53,14 @@ def test_a_rank_gets_its_part_of_the_noise_of_all(name, rank):
     tokens = np.tile(tiny.TOKENS[:4], (2, 1))[: PROCESSES * EACH]
     whole = noise.NoiseMaker(system, tiny.SIZES, 2, seed=5)(3, tokens, part=1)
     part = noise.NoiseMaker(system, tiny.SIZES, 2, 5, rank, PROCESSES)(3, tokens, part=1)
-    first = [np.arange(EACH) + rank * EACH + view * len(tokens) for view in range(system.views)]
-    own = np.concatenate(first)
-    shared = {"prior": ..., "contrast": ...}
-    rows = {"encoder_tokens": own, "posterior": (..., own, slice(None))}
+
+    def own_of(times):
+        first = [np.arange(EACH) + rank * EACH + time * len(tokens) for time in range(times)]
+        return np.concatenate(first)
+
+    own, encoded = own_of(system.views), own_of(system.encodings)
+    shared = {"prior": ..., "contrast": ..., "encoder_bytes": (slice(None), encoded)}
+    rows = {"encoder_tokens": encoded, "posterior": (..., encoded, slice(None))}
     for field in noise.StepNoise._fields:
         values, expected = getattr(part, field), getattr(whole, field)
         if expected is None:

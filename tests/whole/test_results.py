@@ -46,7 +46,9 @@ def test_the_page_has_the_numbers_of_its_files():
     page = (ROOT / "docs" / "results" / "index.md").read_text(encoding="utf-8")
     rows = {}
     for title, data in (("embedded", "embedded"), ("PTB", "ptb")):
-        section = re.search(rf"^## [^\n]*{title}.*?(?=^## |<!-- /results)", page, re.M | re.S).group()
+        section = re.search(
+            rf"^## [^\n]*{title}.*?(?=^## |<!-- /results)", page, re.M | re.S
+        ).group()
         for line in re.findall(r"^\| `.*$", section, re.M):
             rows[data, line.split("`")[1]] = line
     files = {(path.parent.name, path.stem): path for path in ROOT.glob("docs/results/*/*.json")}

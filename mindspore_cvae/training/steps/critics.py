@@ -68,7 +68,7 @@ class CriticThenModel(JointStep):
     def construct(self, tokens: Tensor, weight: Tensor, beta: Tensor, *noise) -> Tensor:
         views, prior, loss_noise = by_reader(noise)
         codes, pull_back = ops.vjp(self.encode, tokens, views, weights=self.encoder_weights)
-        h, _, z = codes
+        h, z = self.network.of_views(codes[0]), self.network.of_views(codes[2])
         ranks = self.network.ranks
         every_h, every_z = ranks.gather(ops.stop_gradient(h)), ranks.gather(ops.stop_gradient(z))
         joint, marginal = ops.zeros((), z.dtype), ops.zeros((), z.dtype)
