@@ -28,3 +28,35 @@ def test_links_lead_somewhere():
     for page in (ROOT / "README.md", *ROOT.rglob("docs/**/*.md")):
         for link in re.findall(r"\]\(([\w./-]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+CHINESE = (ROOT / "README_CN.md").read_text(encoding="utf-8")
+NAMES = {"README.md", "README_CN.md"}
+
+
+def code_of(page):
+    """Indented lines, as they are."""
+    return [line for line in page.splitlines() if line.startswith("    ")]
+
+
+def tables_of(page):
+    """Of every row of a table, how many cells it has and what stands in it as code."""
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    return [(row.replace("\\|", "").count("|"), re.findall("`([^`]+)`", row)) for row in rows]
+
+
+def test_the_chinese_page_has_the_same_sections_commands_tables_and_links():
+    assert [re.match("#*", line).group() for line in README.splitlines() if line[:1] == "#"] == [
+        re.match("#*", line).group() for line in CHINESE.splitlines() if line[:1] == "#"
+    ]
+    assert code_of(CHINESE) == code_of(README)
+    assert tables_of(CHINESE) == tables_of(README)
+    links = [set(re.findall(r"\]\(([^)]+)\)", page)) - NAMES for page in (README, CHINESE)]
+    assert links[0] == links[1]
+    assert "](README_CN.md)" in README and "](README.md)" in CHINESE
+
+
+def test_the_chinese_page_has_the_same_numbers_and_keys():
+    for pattern in (r"\d+\.\d+", r"`([a-z_]+(?:\.[a-z_]+)+[^`]*)`", r"`--[a-z]+ ([^`]+)`"):
+        found = [sorted(re.findall(pattern, page)) for page in (README, CHINESE)]
+        assert found[0] == found[1]
