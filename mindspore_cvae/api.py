@@ -26,6 +26,7 @@ from mindspore_cvae.common.progress import silence
 from mindspore_cvae.config import layers
 from mindspore_cvae.config import options as config_options
 from mindspore_cvae.data.corpus import Corpus, Split, load_corpus
+from mindspore_cvae.data.labels import sentences_labelled
 from mindspore_cvae.data.sentences import number_sentences
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import InputError, warn_user
@@ -33,6 +34,7 @@ from mindspore_cvae.runs import folder
 
 if TYPE_CHECKING:
     from mindspore_cvae.config.keys import Config
+    from mindspore_cvae.evaluation.probe import Probe
     from mindspore_cvae.runs.loading import LoadedRun
 
 
@@ -367,16 +369,44 @@ class ContrastiveVAE:
             raise InputError(f"k must be 1 or more, not {k}")
         z = self.encode(sentences)
         if self._training is None:
-            corpus = self._corpus()
-            trained_on = folder.trained_on(self.folder)
-            if trained_on not in (None, corpus.fingerprint()):
-                warn_user(
-                    f"{corpus.train.source} is not the text that {self.folder} was trained with: "
-                    "neighbours are of what lies there now"
-                )
-            split = corpus.train
+            split = self._corpus("neighbours are").train
             self._training = _Codes(split, self._encode(split.sentences))
         return [self._training.nearest(point, k, self.vocabulary) for point in z]
+
+    @_guarded
+    def mean_code(self, label: str) -> tuple[np.ndarray, int]:
+        """The mean of the posterior means of the training sentences that bear a label.
+
+        Args:
+            label: of the text, where ``data.label_column`` is true; a topic of the embedded corpus.
+
+        Returns:
+            (1, Z) float32, and of how many sentences it is the mean.
+
+        Raises:
+            InputError: No training sentence has the label; the message lists those that there are.
+        """
+        sentences = sentences_labelled(self._corpus("labels are").train, label)
+        return self._encode(sentences).mean(0, keepdims=True), len(sentences)
+
+    @_guarded
+    def probe(self, corpus: Corpus | None = None, subsets: int = 10, seed: int = 0) -> Probe:
+        """How well a linear classifier reads the labels of test sentences from posterior means.
+
+        Args:
+            corpus: numbered by the run's vocabulary, with labels; None reads the run's.
+            subsets: how many of 100 and of 1,000 training sentences are drawn.
+            seed: of the subsets.
+
+        Raises:
+            InputError: There are no labels, or scikit-learn is missing.
+        """
+        from mindspore_cvae.evaluation.probe import check_labels, probe
+
+        corpus = self._corpus("labels are", corpus)
+        check_labels(corpus)
+        codes = {split.name: self._encode(split.sentences) for split in corpus.splits}
+        return probe(corpus, codes, subsets, seed)
 
     @_guarded
     def score(self, sentences: Sequence[str], samples: int | None = None) -> Scores:
@@ -420,8 +450,15 @@ class ContrastiveVAE:
             raise InputError(f"samples must be 1 or more, not {samples}")
         return self.config.eval.samples if samples is None else samples
 
-    def _corpus(self) -> Corpus:
-        return load_corpus(self.config.data, self.vocabulary)
+    def _corpus(self, these_are: str, corpus: Corpus | None = None) -> Corpus:
+        """The run's text, with a warning where it has changed: ``these_are`` of what is there."""
+        corpus = corpus or load_corpus(self.config.data, self.vocabulary)
+        if folder.trained_on(self.folder) not in (None, corpus.fingerprint()):
+            warn_user(
+                f"{corpus.train.source} is not the text that {self.folder} was trained with: "
+                f"{these_are} of what lies there now"
+            )
+        return corpus
 
 
 class _Codes(NamedTuple):

@@ -72,7 +72,7 @@ def _parser() -> CommandParser:
         for group in groups:
             group(command)
 
-    add("sample", "Decode draws from the prior.", _count, _decoding("sample"))
+    add("sample", "Decode draws from the prior.", _count, _label, _decoding("sample"))
     add("reconstruct", "Encode sentences and decode them.", _input, _decoding("greedy"))
     add("interpolate", "Decode the line between two sentences.", _pair, _decoding("greedy"))
     add("encode", "Write posterior means, one row a sentence, as .npy.", _input, _seed)
@@ -85,6 +85,14 @@ def _parser() -> CommandParser:
 
 def _count(command: argparse.ArgumentParser) -> None:
     command.add_argument("--n", type=int, default=10, metavar="N", help="sentences (10)")
+
+
+def _label(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--label",
+        metavar="L",
+        help="decode the mean code of the training sentences with this label instead",
+    )
 
 
 def _seed(command: argparse.ArgumentParser) -> None:
@@ -250,7 +258,13 @@ def _lines(rows: Sequence[dict], arguments: argparse.Namespace, text: Callable[[
 
 
 def _sample(model: ContrastiveVAE, arguments, sentences) -> str:
-    texts = model.sample(arguments.n, seed=arguments.seed, **_options(arguments))
+    if arguments.label is None:
+        texts = model.sample(arguments.n, seed=arguments.seed, **_options(arguments))
+    else:
+        z, count = model.mean_code(arguments.label)
+        print(f"{arguments.label}: the mean code of {count:,} training sentences", file=sys.stderr)
+        z = np.repeat(z, arguments.n, 0)
+        texts = model.decode(z, seed=arguments.seed, **_options(arguments))
     rows = [{"index": number, "sentence": text} for number, text in enumerate(texts)]
     return _lines(rows, arguments, lambda row: row["sentence"])
 

@@ -22,6 +22,7 @@ COMMANDS = {
         "train": ("train:train_main", "train a system and keep the run"),
         "eval": ("evaluate:eval_main", "the metrics of a run"),
         "ngram": ("ngram:main", "forward and reverse perplexity by KenLM"),
+        "probe": ("probe:main", "how well a linear classifier reads labels from the codes"),
         "report": ("report:main", "a run on one page, report.html"),
         "compare": ("compare:main", "several runs side by side on one page"),
     },

@@ -26,6 +26,7 @@ STREAMS = (
     "information",
     "annealing",
     "negatives",
+    "probe",
 )
 """Purposes that draw numbers; each has its own key, so that switching one off changes no other."""
 

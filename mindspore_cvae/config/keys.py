@@ -63,7 +63,7 @@ class Data:
     lowercase: bool = _option(False)
     """Whether words are turned into lower case."""
     label_column: bool = _option(False)
-    """Whether lines are label<TAB>sentence; the label is stripped."""
+    """Whether lines are label<TAB>sentence; no word of the label is trained."""
     too_long: str = _option("drop", choices=("drop", "truncate", "error"))
     """What happens to a sentence of more than max_words words."""
     max_words: int = _option(100, "[1, 100000]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,8 @@ class Split:
             `truncated` as too long; and the `unknown` words of the kept sentences.
         log_probabilities: exact log p(sentence, `</s>`) in nats, shape (sentences,), float64;
             None where it is not known.
-        topics: topic number of each sentence, shape (sentences,), int64; None where not known.
+        labels: of each sentence, empty where it has none; in the embedded corpus, its topic. None
+            where no sentence has one.
     """
 
     name: str
@@ -50,7 +52,7 @@ class Split:
     lines: np.ndarray
     counts: dict[str, int]
     log_probabilities: np.ndarray | None = None
-    topics: np.ndarray | None = None
+    labels: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -141,17 +143,19 @@ class _Lines(NamedTuple):
     sentences: list[list[str]]
     lines: list[int]
     counts: dict[str, int]
+    labels: list[str]
 
 
-def _strip_label(source: str, number: int, line: str) -> str:
-    """The text of a line `<label>TAB<text>`."""
+def _split_label(source: str, number: int, line: str) -> tuple[str, str]:
+    """The label and the text of a line `<label>TAB<text>`."""
     label, tab, text = line.partition("\t")
     if not tab and label.strip():
         raise InputError(
             f"{source}, line {number}: no tab behind a label; data.label_column=true reads "
             "<label>TAB<text>, so write every line so or set it to false"
         )
-    return text
+    # Equal labels of many lines are kept once.
+    return sys.intern(label.strip()), text
 
 
 def _refuse_reserved(source: str, text: str, lines: list[str]) -> None:
@@ -169,13 +173,15 @@ def _refuse_reserved(source: str, text: str, lines: list[str]) -> None:
 def _read_lines(source: str, text: str, data: Data) -> _Lines:
     """The sentences of a text, as the configuration says to read it."""
     unk_alias = data.unk_alias
-    if data.lowercase:
-        text = text.lower()
-        unk_alias = unk_alias and unk_alias.lower()
     # Only a line feed ends a line: other separators of Unicode may stand within a sentence.
     lines = text.removesuffix("\n").split("\n") if text else []
+    label_of = [""] * len(lines)
     if data.label_column:
-        lines = [_strip_label(source, number, line) for number, line in enumerate(lines, 1)]
+        pairs = [_split_label(source, number, line) for number, line in enumerate(lines, 1)]
+        label_of, lines = [label for label, _ in pairs], [line for _, line in pairs]
+    if data.lowercase:
+        text, lines = text.lower(), [line.lower() for line in lines]
+        unk_alias = unk_alias and unk_alias.lower()
     _refuse_reserved(source, text, lines)
 
     counts = {"read": len(lines), "empty": 0, "dropped": 0, "truncated": 0}
@@ -200,7 +206,8 @@ def _read_lines(source: str, text: str, data: Data) -> _Lines:
             words = [SPECIALS[UNKNOWN] if word == unk_alias else word for word in words]
         sentences.append(words)
         numbers.append(number)
-    return _Lines(source, sentences, numbers, counts)
+    labels = [label_of[number - 1] for number in numbers]
+    return _Lines(source, sentences, numbers, counts, labels)
 
 
 def _refuse_empty(lines: _Lines) -> None:
@@ -235,13 +242,16 @@ def _read_file(path: Path, data: Data) -> dict[str, _Lines]:
     """
     whole = _read_lines(str(path), read_text(path), data)
     _refuse_empty(whole)
-    parts = {name: _Lines(whole.source, [], [], dict.fromkeys(whole.counts, 0)) for name in SPLITS}
-    for words, number in zip(whole.sentences, whole.lines, strict=True):
+    parts = {
+        name: _Lines(whole.source, [], [], dict.fromkeys(whole.counts, 0), []) for name in SPLITS
+    }
+    for words, number, label in zip(whole.sentences, whole.lines, whole.labels, strict=True):
         digest = hashlib.blake2b(" ".join(words).encode("utf-8"), digest_size=8).digest()
         percent = int.from_bytes(digest, "big") % 100
         part = parts["train" if percent < 90 else "valid" if percent < 95 else "test"]
         part.sentences.append(words)
         part.lines.append(number)
+        part.labels.append(label)
     held_out = 0
     for name in ("valid", "test"):
         parts[name].counts["read"] = len(parts[name].sentences)
@@ -278,6 +288,7 @@ def _number(name: str, part: _Lines, vocabulary: Vocabulary) -> Split:
         sentences=sentences,
         lines=np.array(part.lines, np.int64),
         counts=part.counts | {"unknown": unknown},
+        labels=part.labels if any(part.labels) else None,
     )
 
 
@@ -313,7 +324,7 @@ def _with_truth(split: Split, sample: grammar.Sample) -> Split:
     return dataclasses.replace(
         split,
         log_probabilities=None if changed else sample.log_probabilities[kept],
-        topics=sample.topics[kept],
+        labels=[grammar.TOPICS[topic] for topic in sample.topics[kept]],
     )
 
 

@@ -1,2 +1,2 @@
 """How good a model is: scoring, estimators, bounds, importance (with proposals), annealing,
-fresh_critics, ngram, metrics, columns (what each number means and bounds)."""
+fresh_critics, ngram, probe, metrics, columns (what each number means and bounds)."""

@@ -20,7 +20,8 @@ MAP_SIZE = 420
 LARGEST = 1e30
 """Values beyond it are left out."""
 COLOURS = 6
-"""Distinct colours for groups, ``c0`` ... of the style sheet; ``s0`` ... ``s4`` are ordered."""
+"""Distinct colours for curves, ``c0`` ... of the style sheet. The groups of a map have ``g0`` ...
+``g6``, which the colour-blind can tell apart, or ``s0`` ... ``s4``, which are ordered."""
 
 
 class Line(NamedTuple):
@@ -39,6 +40,7 @@ class Point(NamedTuple):
     x: float
     y: float
     group: int
+    """-1 for what is in none of the groups."""
     text: str
     """Shown where the pointer rests."""
 
@@ -232,7 +234,12 @@ def _summary(line: Line) -> str:
 
 
 def scatter(
-    title: str, note: str, points: Sequence[Point], names: Sequence[str], ordered: bool = False
+    title: str,
+    note: str,
+    points: Sequence[Point],
+    names: Sequence[str],
+    ordered: bool = False,
+    rest: str = "",
 ) -> Markup:
     """A map of points in groups; one unit is as long across as down.
 
@@ -242,6 +249,7 @@ def scatter(
         points: at least one.
         names: of the groups.
         ordered: whether the groups have an order, which their colours then show.
+        rest: name of the points in none of the groups; they lie below the others.
     """
     names = [shortened(name, 40) for name in names]
     horizontal = [point.x for point in points]
@@ -251,9 +259,9 @@ def scatter(
     scale = (MAP_SIZE - 24) / max(wide, tall, 1e-12)
     # Flat clouds get a flat picture.
     height = max(round(tall * scale) + 24, MAP_SIZE // 2)
-    letter = "s" if ordered else "c"
+    letter = "s" if ordered else "g"
     circles = []
-    for point in points:
+    for point in sorted(points, key=lambda point: point.group >= 0):
         circles.append(
             element(
                 "circle",
@@ -261,7 +269,7 @@ def scatter(
                 cx=f"{MAP_SIZE / 2 + (point.x - centre[0]) * scale:.1f}",
                 cy=f"{height / 2 - (point.y - centre[1]) * scale:.1f}",
                 r=2.6,
-                class_=f"{letter}{point.group}",
+                class_="rest" if point.group < 0 else f"{letter}{point.group}",
             )
         )
     picture = element(
@@ -273,6 +281,7 @@ def scatter(
     )
     caption = element("figcaption", element("b", title), element("span", note))
     entries = [(f"{letter}{number}", "dot", name) for number, name in enumerate(names)]
+    entries += [("rest", "dot", shortened(rest, 40))] if rest else []
     return element("figure", caption, legend(entries), picture)
 
 

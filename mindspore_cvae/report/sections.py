@@ -351,10 +351,11 @@ def _map(specimens: Specimens | str) -> dict[str, Any]:
         return {"absent": specimens.absent.get("map", "No map was made.")}
     figures = []
     for groups in specimens.groups:
+        labels = groups.labels or [""] * len(specimens.mapped)
         points = [
-            Point(float(x), float(y), int(group), text)
-            for (x, y), group, text in zip(
-                specimens.map, groups.numbers, specimens.mapped, strict=True
+            Point(float(x), float(y), int(group), f"{label}: {text}" if label else text)
+            for (x, y), group, label, text in zip(
+                specimens.map, groups.numbers, labels, specimens.mapped, strict=True
             )
         ]
         figures.append(
@@ -364,6 +365,7 @@ def _map(specimens: Specimens | str) -> dict[str, Any]:
                 points,
                 groups.names,
                 groups.ordered,
+                groups.rest,
             )
         )
     shares = [f"{share:.0%}" for share in specimens.explained]

@@ -5,13 +5,13 @@ Everything is drawn with fixed seeds: the same run gives the same specimens.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mindspore_cvae.data.grammar import TOPICS
 from mindspore_cvae.data.vocabulary import UNKNOWN
 from mindspore_cvae.errors import InputError
 
@@ -29,6 +29,8 @@ PATH_STEPS = 11
 MAPPED = 1000
 """Sentences on the map."""
 LENGTH_GROUPS = 5
+LABEL_GROUPS = 7
+"""Labels that have a colour of their own on the map; the others share one."""
 PATH_WORDS = (5, 14)
 """Fewest and most words of the ends of a path, so that it can be read at a glance."""
 
@@ -39,14 +41,18 @@ class Groups(NamedTuple):
     Attributes:
         by: what it shows.
         names: of the groups.
-        numbers: of each sentence's group, (N,).
+        numbers: of each sentence's group, (N,); -1 for the rest.
         ordered: whether the groups have an order.
+        rest: what the sentences have in common that are in none of the groups.
+        labels: of each sentence, to be said with it; empty where they say no more than the group.
     """
 
     by: str
     names: list[str]
     numbers: np.ndarray
     ordered: bool
+    rest: str = ""
+    labels: Sequence[str] = ()
 
 
 @dataclass
@@ -114,8 +120,9 @@ def make_specimens(model: ContrastiveVAE, read_split: Callable[[], Split]) -> Sp
         return made
     made.map, made.explained = principal_components(means)
     made.mapped = texts
-    if split.topics is not None:
-        made.groups.append(Groups("topic", list(TOPICS), split.topics[kept], False))
+    if split.labels is not None:
+        by = "topic" if model.config.data.dir is None else "label"
+        made.groups.append(label_groups(by, [split.labels[index] for index in kept]))
     made.groups.append(length_groups(lengths))
     return made
 
@@ -141,6 +148,23 @@ def principal_components(codes: np.ndarray) -> tuple[np.ndarray, tuple[float, fl
     total = max(float((sizes**2).sum()), 1e-300)
     first, second = (float(size**2 / total) for size in sizes[:2])
     return centred @ axes.T, (first, second)
+
+
+def label_groups(by: str, labels: Sequence[str]) -> Groups:
+    """Sentences by their labels: the most frequent ones have groups, in alphabetical order.
+
+    Args:
+        by: what a label is.
+        labels: of each sentence, empty where it has none.
+    """
+    frequent = Counter(labels)
+    del frequent[""]
+    names = sorted(name for name, _ in frequent.most_common(LABEL_GROUPS))
+    numbers = np.array([names.index(label) if label in names else -1 for label in labels])
+    others = frequent.keys() - set(names)
+    rest = [f"{len(others)} others" if len(others) > 1 else "".join(others)]
+    rest += [f"no {by}"] if "" in labels else []
+    return Groups(by, names, numbers, False, " or ".join(filter(None, rest)), labels)
 
 
 def length_groups(lengths: np.ndarray) -> Groups:

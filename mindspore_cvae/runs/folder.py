@@ -6,6 +6,7 @@
     RUN/checkpoints/          see :mod:`runs.checkpoints`
     RUN/metrics-<split>.json  the last evaluation of each split
     RUN/ngram.json            the last perplexities by KenLM
+    RUN/probe.json            how well labels were last read from codes
     RUN/report.html           all of it for people, see :mod:`report.sections`
     RUN/profile/              what MindSpore's profiler wrote (``train.py --profile``)
     RUN/lock                  held while a process trains here
@@ -55,6 +56,8 @@ LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 
 NGRAM = "ngram.json"
+
+PROBE = "probe.json"
 
 PROFILE = "profile"
 
@@ -129,7 +132,7 @@ def is_own(folder: Path, path: Path) -> bool:
     first, *rest = path.relative_to(folder).parts
     if rest:
         return first in (CHECKPOINTS, EXPORT, PROFILE)
-    own = (CONFIG, VOCABULARY, LOG, LOCK, NGRAM, REPORT, CHECKPOINTS, EXPORT, PROFILE)
+    own = (CONFIG, VOCABULARY, LOG, LOCK, NGRAM, PROBE, REPORT, CHECKPOINTS, EXPORT, PROFILE)
     return first in (*own, *map(metrics_name, SPLITS), *map(sentences_name, SPLITS))
 
 
@@ -575,7 +578,7 @@ class Run:
         configuration goes last, so that a rest is still a run."""
         if not is_ours(self.folder):
             return
-        own = [VOCABULARY, LOG, NGRAM, REPORT]
+        own = [VOCABULARY, LOG, NGRAM, PROBE, REPORT]
         own += [name(split) for split in SPLITS for name in (metrics_name, sentences_name)]
         files = [self.folder / name for name in own]
         for path in [*files, *checkpoint_files(self.checkpoints), *_exported(self.folder / EXPORT)]:

@@ -64,6 +64,18 @@ def test_sample_prints_one_sentence_a_line(call, model):
     assert call("sample", "--n", 0)[:2] == (0, [])
 
 
+def test_a_label_is_decoded_from_its_mean_code(call, model, monkeypatch):
+    code, lines, errors = call("sample", "--label", "market")
+    assert (code, lines) == (2, []) and "label_column=true" in errors
+    z = model.encode(["the market fell"])
+    monkeypatch.setattr(model, "mean_code", {"market": (z, 1234)}.__getitem__)
+    _, lines, errors = call("sample", "--label", "market", "--n", 3, "--seed", 1)
+    assert lines == model.decode(np.repeat(z, 3, 0), "sample", seed=1)
+    assert errors == "market: the mean code of 1,234 training sentences\n"
+    _, greedy, _ = call("sample", "--label", "market", "--n", 2, "--decoding", "greedy")
+    assert greedy == 2 * model.reconstruct(["the market fell"])
+
+
 def test_options_of_decoding_take_effect(call, model):
     given = ("--decoding", "sample", "--temperature", 2, "--top_k", 5, "--top_p", 0.9)
     _, lines, _ = call("sample", *given, "--max_words", 4, "--no_unk")

@@ -68,7 +68,7 @@ def test_a_folder_with_three_files(tmp_path):
     assert (corpus.train.tokens, len(corpus.train)) == (7, 2)
     assert corpus.train.source == str(tmp_path / "train.txt")
     assert [split.name for split in corpus.splits] == ["train", "valid", "test"]
-    assert corpus.train.log_probabilities is None and corpus.train.topics is None
+    assert corpus.train.log_probabilities is None and corpus.train.labels is None
     assert true_scores(corpus.test) is None
     assert corpus.messages == ()
 
@@ -193,13 +193,32 @@ def test_the_alias_of_unknown_words(folder, lowercase):
     assert "_UNK" not in corpus.vocabulary and "_unk" not in corpus.vocabulary
 
 
-def test_labels_are_stripped(folder):
+def test_labels_are_kept_beside_their_sentences(folder):
+    lines = "1\ta\tb\n\n0\t\n5 Stars \tc\n\tD d\n2\ta b c D d\n"
     for split in ("train", "valid", "test"):
-        (folder / f"{split}.txt").write_text("1\ta\tb\n\n0\t\n5 stars\tc\n")
-    corpus = read(folder, label_column=True)
-    assert texts(corpus) == ["a b", "c"]
-    assert corpus.train.counts["empty"] == 2
-    assert corpus.train.lines.tolist() == [1, 4]
+        (folder / f"{split}.txt").write_text(lines)
+    corpus = read(folder, label_column=True, lowercase=True, max_words=4)
+    assert texts(corpus) == ["a b", "c", "d d"]
+    assert corpus.train.counts["empty"] == 2 and corpus.train.counts["dropped"] == 1
+    assert corpus.train.lines.tolist() == [1, 4, 5]
+    assert corpus.valid.labels == ["1", "5 Stars", ""]
+
+
+def test_labels_change_nothing_of_what_is_trained(folder):
+    plain = "".join(f"word{number} a b\n" for number in range(300))
+    labelled = "".join(f"{number % 3}\t{line}\n" for number, line in enumerate(plain.splitlines()))
+    for name in ("train", "valid", "test", "all"):
+        (folder / f"{name}.txt").write_text(plain)
+        (folder / f"{name}-labelled.txt").write_text(labelled)
+    without = read(folder / "all.txt")
+    corpus = read(folder / "all-labelled.txt", label_column=True)
+    assert corpus.fingerprint() == without.fingerprint()
+    assert [split.labels for split in without.splits] == [None] * 3
+    for split in corpus.splits:
+        assert split.labels == [str((line - 1) % 3) for line in split.lines]
+    for name in ("train", "valid", "test"):
+        (folder / f"{name}.txt").write_text("\ta b\n")
+    assert read(folder, label_column=True).train.labels is None, "a column without a label"
 
 
 def test_yelps_format_on_generated_text(tmp_path):
@@ -372,7 +391,7 @@ def test_the_embedded_corpus(embedded):
         sample = samples[split.name]
         assert texts(embedded, split.name) == sample.texts
         np.testing.assert_array_equal(split.log_probabilities, sample.log_probabilities)
-        np.testing.assert_array_equal(split.topics, sample.topics)
+        assert split.labels == [grammar.TOPICS[topic] for topic in sample.topics]
     assert embedded.messages == ()
 
 
@@ -421,7 +440,7 @@ def test_no_truth_about_sentences_that_are_not_the_grammars(options):
     corpus = load_corpus(Data(**options))
     for split in corpus.splits:
         assert split.log_probabilities is None and true_scores(split) is None
-        assert len(split.topics) == len(split)
+        assert len(split.labels) == len(split)
     (message,) = corpus.messages
     assert "true probabilities of train, valid, test are left out" in message
 
@@ -431,7 +450,7 @@ def test_topics_stay_with_their_sentences_when_others_are_dropped():
     every, short = load_corpus(Data()), load_corpus(Data(max_words=20))
     kept = every.train.lengths <= 20
     assert 0 < kept.sum() < len(every.train)
-    np.testing.assert_array_equal(short.train.topics, every.train.topics[kept])
+    assert short.train.labels == list(np.array(every.train.labels)[kept])
 
 
 # Statistics

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
+import numpy as np
 import pytest
 
 from mindspore_cvae.report.charts import (
@@ -22,6 +24,8 @@ from mindspore_cvae.report.charts import (
     short,
     ticks,
 )
+from mindspore_cvae.report.page import FOLDER
+from mindspore_cvae.report.specimens import LABEL_GROUPS
 
 
 def polylines(chart):
@@ -115,4 +119,61 @@ def test_a_map_keeps_distances():
     assert all(0 <= x <= MAP_SIZE and y >= 0 for x, y in places)
     across, up = places[1][0] - places[0][0], places[0][1] - places[2][1]
     assert across == pytest.approx(4 * up, abs=0.5) and up > 0
-    assert chart.count('class="c1"') == 3, "two points, and the legend"
+    assert chart.count('class="g1"') == 3, "two points, and the legend"
+
+
+def test_points_of_no_group_lie_below():
+    points = [Point(0, 0, 0, "a"), Point(4, 0, -1, "b"), Point(0, 1, 0, "c")]
+    chart = scatter("Map", "", points, ["one"], rest="2 others")
+    assert re.findall(r'<circle[^>]*class="(\w+)"', chart) == ["rest", "g0", "g0"]
+    assert re.findall(r"</span>([^<]*)</li>", chart) == ["one", "2 others"]
+    assert "rest" not in scatter("Map", "", points[::2], ["one"])
+
+
+# How the cones lack long, middle and short wavelengths (Machado et al. 2009, severity 1).
+VISION = {
+    "all": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+               [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+               [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+               [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+def linear(colour):
+    """Light of red, green and blue of ``#rrggbb``."""
+    values = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def oklab(light):
+    """Ottosson's space, in which distances are about as they are seen; 0.02 is just visible."""
+    cones = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
+             [0.0883024619, 0.2817188376, 0.6299787005]]  # fmt: skip
+    lab = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
+           [0.0259040371, 0.7827717662, -0.8086757660]]  # fmt: skip
+    return np.array(lab) @ np.cbrt(np.array(cones) @ light)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_the_colours_of_groups_can_be_told_apart(scheme):
+    style = (FOLDER / "page.css").read_text()
+    values = {name: re.findall(rf"--{name}: (#\w+);", style)[scheme] for name in ("card", "rest")}
+    colours = [re.findall(rf"--g{group}: (#\w+);", style)[scheme] for group in range(LABEL_GROUPS)]
+    assert f"--g{LABEL_GROUPS}" not in style and f".g{LABEL_GROUPS - 1} {{" in style
+    brightness = [
+        linear(colour) @ (0.2126, 0.7152, 0.0722)
+        for colour in (values["card"], values["rest"], *colours)
+    ]
+    for one in brightness[1:]:
+        low, high = sorted((one, brightness[0]))
+        assert (high + 0.05) / (low + 0.05) >= 3, "what WCAG asks of graphics"
+    for matrix in VISION.values():
+        seen = [
+            oklab(np.clip(np.array(matrix) @ linear(colour), 0, 1))
+            for colour in (values["rest"], *colours)
+        ]
+        distances = [np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)]
+        assert len(distances) == 28 and min(distances) > 0.1

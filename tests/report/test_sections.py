@@ -30,6 +30,7 @@ from mindspore_cvae.report.sections import render, write_report, write_report_or
 from mindspore_cvae.report.specimens import (
     Groups,
     Specimens,
+    label_groups,
     length_groups,
     make_specimens,
     principal_components,
@@ -370,11 +371,12 @@ def test_specimens_of_the_embedded_corpus(embedded):
     assert made.absent == {} and len(made.samples) == 12
     assert made.map.shape == (1000, 2) and len(made.mapped) == 1000
     topic, length = made.groups
-    assert topic.by == "topic" and topic.names == list(grammar.TOPICS)
+    assert topic.by == "topic" and topic.names == sorted(grammar.TOPICS) and topic.rest == ""
     samples = grammar.generate(counts={"train": 0, "valid": 1000})["valid"]
     for number in (0, 1, 500, 999):
         assert made.mapped[number] == samples.texts[number]
-        assert topic.numbers[number] == samples.topics[number]
+        name = grammar.TOPICS[samples.topics[number]]
+        assert topic.names[topic.numbers[number]] == topic.labels[number] == name
         low, high = length.names[length.numbers[number]].split()[0].split("\N{EN DASH}")
         assert int(low) <= len(samples.texts[number].split()) <= int(high)
     for text, decoded in made.reconstructions:
@@ -382,6 +384,23 @@ def test_specimens_of_the_embedded_corpus(embedded):
     assert len(made.paths) == 2
     for first, last, texts in made.paths:
         assert first != last and texts[0] == first and texts[-1] == last and len(texts) == 11
+
+
+def test_the_most_frequent_labels_have_colours(made):
+    labels = [letter for letter in "jihgfedcba" for _ in range("abcdefghij".index(letter) + 1)]
+    groups = label_groups("label", [*labels, ""])
+    assert groups.names == list("defghij") and groups.rest == "3 others or no label"
+    assert [groups.numbers[labels.index(letter)] for letter in "dj"] == [0, 6]
+    assert set(groups.numbers[labels.index("c") :]) == {-1}
+    assert label_groups("label", list("abcdefgh")).rest == "h", "what is alone keeps its name"
+    assert label_groups("topic", ["a", "", "b"]).rest == "no topic"
+    some = specimens([*SENTENCES, *HOSTILE, "the end"])
+    bearers = [*"abcdefgh", *HOSTILE, ""]
+    some.groups = [label_groups("label", bearers)]
+    page = Page(rendered(made, some))
+    assert "By label" in page.text and "6 others or no label" in page.text
+    assert f"a: {SENTENCES[0]}" in page.text, "where the pointer rests"
+    assert page.values("class").count("rest") == 7 + 1, "their points, and the legend"
 
 
 def test_specimens_without_what_they_need(embedded):

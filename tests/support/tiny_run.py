@@ -32,12 +32,17 @@ SIZES = (
 )
 
 
-def write_corpus(folder: Path) -> Path:
-    """A folder with three texts of a few sentences."""
+def write_corpus(folder: Path, has_labels: bool = False) -> Path:
+    """A folder with three texts of a few sentences, labelled ``bank`` or ``market``."""
     folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"{_label(text)}\t{text}" if has_labels else text for text in SENTENCES]
     for name in ("train", "valid", "test"):
-        (folder / f"{name}.txt").write_text("\n".join(SENTENCES) + "\n", encoding="utf-8")
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def _label(sentence: str) -> str:
+    return "bank" if "bank" in sentence or "sell" in sentence else "market"
 
 
 def write_run(folder: Path, system: str, *overrides: str) -> Path:
@@ -49,7 +54,7 @@ def write_run(folder: Path, system: str, *overrides: str) -> Path:
         overrides: further settings.
     """
     choosing.choose("CPU")
-    data = write_corpus(folder / "data")
+    data = write_corpus(folder / "data", "data.label_column=true" in overrides)
     settings = layers.load(None, [*SIZES, *overrides], system=system, data_dir=str(data))
     words = Counter(word for sentence in SENTENCES for word in sentence.split())
     vocabulary = Vocabulary.from_counts(words, settings.data.vocabulary_size)
