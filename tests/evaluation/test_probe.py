@@ -170,8 +170,8 @@ def test_the_command(run, tmp_path, capsys, monkeypatch):
     for row, reading in zip(document["readings"], made.readings, strict=True):
         assert row["accuracies"] == reading.accuracies and row["accuracy"] == reading.accuracy
         assert f"{reading.accuracy:.1%}" in printed
-    assert document["labels"] == {"bank": 5, "market": 3} and document["majority"] == {
-        "label": "bank",
+    assert document["labels"] == {"bad": 3, "good": 5} and document["majority"] == {
+        "label": "good",
         "accuracy": 5 / 8,
     }
     corpus = load_corpus(model.config.data, model.vocabulary)

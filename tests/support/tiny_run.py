@@ -33,7 +33,7 @@ SIZES = (
 
 
 def write_corpus(folder: Path, has_labels: bool = False) -> Path:
-    """A folder with three texts of a few sentences, labelled ``bank`` or ``market``."""
+    """A folder with three texts of a few sentences, labelled ``good`` or ``bad``."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"{_label(text)}\t{text}" if has_labels else text for text in SENTENCES]
     for name in ("train", "valid", "test"):
@@ -42,7 +42,7 @@ def write_corpus(folder: Path, has_labels: bool = False) -> Path:
 
 
 def _label(sentence: str) -> str:
-    return "bank" if "bank" in sentence or "sell" in sentence else "market"
+    return "good" if "bank" in sentence or "sell" in sentence else "bad"
 
 
 def write_run(folder: Path, system: str, *overrides: str) -> Path:

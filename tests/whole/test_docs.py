@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ import pytest
 from tiny_run import write_run
 
 from mindspore_cvae.api import ContrastiveVAE
+from mindspore_cvae.commands import program
 from mindspore_cvae.commands.export import export_main
+from mindspore_cvae.runs.loading import load_run
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -39,6 +43,41 @@ def test_the_python_interface(folder, monkeypatch, capsys):
     assert names["scores"].rec.shape == (2,)
     printed = capsys.readouterr().out
     assert printed.count("the market fell") == 2, "its own neighbour, and a scored sentence"
+
+
+def test_the_page_of_labels(tmp_path, monkeypatch, capsys):
+    """Its commands, one after the other; in the place of a training, a small run that is there."""
+    monkeypatch.chdir(tmp_path)
+    run = write_run(tmp_path, "vae", "data.label_column=true")
+    (tmp_path / "data").rename("reviews")
+    (run / "config.yaml").write_text(
+        (run / "config.yaml").read_text().replace(str(tmp_path / "data"), "reviews")
+    )
+    page = (DOCS / "use" / "labels.md").read_text(encoding="utf-8")
+
+    def train(config, folder, *arguments, corpus, **options):
+        assert set(corpus.train.labels) == {"good", "bad"}
+        folder.parent.mkdir()
+        run.rename(folder)
+        return "epochs"
+
+    monkeypatch.setattr("mindspore_cvae.training.trainer.train", train)
+    monkeypatch.setattr("mindspore_cvae.report.sections.write_report_or_warn", lambda folder: True)
+    commands = re.findall(r"^ {4}mindspore-cvae (.*)$", page, re.M)
+    assert [command.split()[0] for command in commands] == ["train", "probe", "generate"]
+    load = functools.cache(lambda: ContrastiveVAE(load_run("runs/reviews")))
+    monkeypatch.setattr(ContrastiveVAE, "load", lambda *arguments, **options: load())
+    for command in commands:
+        assert program.main(shlex.split(command)) == 0
+    captured = capsys.readouterr()
+    assert "good: the mean code of 5 training sentences" in captured.err
+    assert "accuracy on 8 test sentences of 2 labels" in captured.out
+    assert (tmp_path / "runs" / "reviews" / "probe.json").is_file()
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    names: dict = {}
+    exec(compile(block, "docs/use/labels.md", "exec"), names)
+    assert names["sentences"] == 5 and len(names["texts"]) == 1
+    assert capsys.readouterr().out.count("words 8 ") == 1
 
 
 @pytest.mark.slow
