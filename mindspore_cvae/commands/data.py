@@ -7,6 +7,7 @@ import numpy as np
 from mindspore_cvae.config.keys import OPTIONS, Data
 from mindspore_cvae.config.options import shown
 from mindspore_cvae.data.corpus import Corpus, load_corpus
+from mindspore_cvae.data.labels import label_counts, listed
 from mindspore_cvae.errors import CommandParser, typed
 
 OPTIONS_OF_DATA = (
@@ -82,3 +83,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(message)
     print(statistics_table(corpus))
     print(f"vocabulary: {len(corpus.vocabulary):,} words, the four specials included")
+    if corpus.train.labels is not None and source is not None:
+        counts = [f"{label:.30} {count:,}" for label, count in label_counts(corpus.train).items()]
+        print(f"labels of train: {listed(counts)}")

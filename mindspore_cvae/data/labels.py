@@ -30,6 +30,12 @@ def label_counts(split: Split) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def listed(labels: Sequence[str]) -> str:
+    """Labels for a message, of many the first ones."""
+    more = f", and {len(labels) - LISTED} more" if len(labels) > LISTED else ""
+    return ", ".join(f"{label:.40}" for label in labels[:LISTED]) + more
+
+
 def label_numbers(split: Split, names: Sequence[str]) -> np.ndarray:
     """Positions of the sentences' labels among names.
 
@@ -53,10 +59,9 @@ def sentences_labelled(split: Split, label: str) -> list[np.ndarray]:
     """
     names = list(label_counts(split))
     if label not in names:
-        more = f", and {len(names) - LISTED} more" if len(names) > LISTED else ""
         raise InputError(
             f"no sentence of {split.name} has the label {label!r:.60}: the labels are "
-            f"{', '.join(f'{name:.40}' for name in names[:LISTED])}{more}"
+            f"{listed(names)}"
         )
     numbers = np.flatnonzero(label_numbers(split, [label]) == 0)
     return [split.sentences[number] for number in numbers]

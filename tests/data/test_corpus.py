@@ -15,6 +15,7 @@ from mindspore_cvae.config.keys import Data
 from mindspore_cvae.config.layers import load
 from mindspore_cvae.data import grammar
 from mindspore_cvae.data.corpus import load_corpus, true_scores
+from mindspore_cvae.data.labels import listed
 from mindspore_cvae.data.vocabulary import SPECIALS, Vocabulary
 from mindspore_cvae.errors import InputError
 
@@ -457,14 +458,14 @@ def test_topics_stay_with_their_sentences_when_others_are_dropped():
 
 
 def test_statistics(folder, capsys):
-    (folder / "train.txt").write_text("1\ta a a\n\n1\tb _UNK\n1\ta b c d e\n")
+    (folder / "train.txt").write_text("1\ta a a\n\n0\tb _UNK\n1\ta b c d e\n")
     (folder / "valid.txt").write_text("1\ta x\n")
     (folder / "test.txt").write_text("1\ta\n1\tb\n")
     print_statistics(
         ["--stats", str(folder), "--label_column", "--unk_alias", "_UNK"]
         + ["--max_words", "3", "--vocabulary_size", "6"]
     )
-    header, train, valid, test, vocabulary = capsys.readouterr().out.splitlines()
+    header, train, valid, test, vocabulary, labels = capsys.readouterr().out.splitlines()
     names = header.split()
     assert dict(zip(names, train.split(), strict=True)) == {
         "split": "train", "lines": "4", "empty": "1", "dropped": "1", "truncated": "0",
@@ -474,6 +475,12 @@ def test_statistics(folder, capsys):
     assert dict(zip(names, valid.split(), strict=True))["<unk>"] == "50.00%"
     assert dict(zip(names, test.split(), strict=True))["tokens"] == "4"
     assert vocabulary == "vocabulary: 6 words, the four specials included"
+    assert labels == "labels of train: 0 1, 1 1"
+
+
+def test_of_many_labels_the_first_are_listed():
+    assert listed(["a", "b" * 50]) == "a, " + "b" * 40
+    assert listed([str(number) for number in range(22)]).endswith("18, 19, and 2 more")
 
 
 def test_statistics_of_one_file_say_how_it_was_split(one_file, capsys):

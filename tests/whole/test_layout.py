@@ -156,7 +156,7 @@ TESTED_IN = {
     "config.contradictions": "config/test_layers.py",
     "config.keys": "config/test_layers.py",
     "config.options": "config/test_layers.py",
-    "data.labels": "evaluation/test_probe.py test_api.py",
+    "data.labels": "data/test_corpus.py evaluation/test_probe.py test_api.py",
     "data.newswire": "data/test_grammar.py",
     "data.text": "data/test_corpus.py",
     "devices.launcher": "devices/test_doctor.py",
