@@ -12,17 +12,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mindspore_cvae.common.files import write_atomically
-from mindspore_cvae.common.progress import silence
+from mindspore_cvae.common.progress import silence, tell
 from mindspore_cvae.config import layers
 from mindspore_cvae.config import options as config_options
 from mindspore_cvae.data.corpus import Corpus, Split, load_corpus
@@ -30,7 +31,7 @@ from mindspore_cvae.data.labels import sentences_labelled
 from mindspore_cvae.data.sentences import number_sentences
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import InputError, warn_user
-from mindspore_cvae.runs import folder
+from mindspore_cvae.runs import events, folder
 
 if TYPE_CHECKING:
     from mindspore_cvae.config.keys import Config
@@ -100,11 +101,25 @@ def _refuse_forked() -> None:
 
 
 def _begin(config: Config) -> None:
-    """Imports MindSpore as a configuration wants it, and notes whose process it is."""
+    """Imports MindSpore as a configuration wants it."""
     if "mindspore" not in sys.modules:
         choosing.apply_precision(config.precision)
     choosing.choose(config.device_target, config.device_id)
-    _PROCESS[:] = [os.getpid()]
+
+
+def _refuse_pynative() -> None:
+    import mindspore
+
+    if mindspore.get_context("mode") != mindspore.GRAPH_MODE:
+        raise InputError(
+            "a model computes in graph mode: mindspore.set_context(mode=mindspore.GRAPH_MODE) "
+            "first, or load it without configure=False"
+        )
+
+
+def _shown(progress: bool) -> contextlib.AbstractContextManager[None]:
+    """Meanwhile bars and lines about the work are shown, or not."""
+    return contextlib.nullcontext() if progress else silence()
 
 
 def _place_of(text: str | Path | Sequence[str], output_dir: Path) -> Path:
@@ -130,7 +145,8 @@ class ContrastiveVAE:
 
     Wherever sentences go in, they are texts of words separated by blanks, read as the training
     text was. A sentence without words, or of more than ``data.max_words``, is an InputError; one of
-    which the vocabulary has no word is read as ``<unk>`` words, with a warning on stderr.
+    which the vocabulary has no word is read as ``<unk>`` words, with a warning
+    (:class:`errors.UserNotice`, by Python's ``warnings``, as are all of a model's).
 
     Wherever sentences come out, ``options`` are those of :class:`generation.ways.Decoding`:
     ``temperature`` (1), ``top_k`` and ``top_p`` (None), ``beam_size`` (5), ``no_unk`` (False), and
@@ -153,6 +169,7 @@ class ContrastiveVAE:
         from mindspore_cvae.generation.decoding import SentenceDecoder
         from mindspore_cvae.generation.encoding import SentenceEncoder, graph_widths
 
+        self._run = run
         self.config = config = run.config
         self.vocabulary = run.vocabulary
         self.folder = run.folder
@@ -174,6 +191,7 @@ class ContrastiveVAE:
         device_target: str | None = None,
         device_id: int | None = None,
         config: Config | None = None,
+        configure: bool = True,
     ) -> ContrastiveVAE:
         """A run's model.
 
@@ -183,15 +201,28 @@ class ContrastiveVAE:
             device_target: ``auto``, ``CPU``, ``GPU`` or ``Ascend``; None takes the run's.
             device_id: number of the device.
             config: from :func:`runs.folder.read_config`, instead of the two before.
+            configure: whether the process's mode becomes MindSpore's graph mode, and its device the
+                one above. False leaves both, and the environment, as they are: the caller has set
+                graph mode and a device (``mindspore.set_context(mode=mindspore.GRAPH_MODE)``,
+                ``mindspore.set_device("CPU")``), and the run's ``precision`` plays no part.
 
         Raises:
-            InputError: The folder is no run, or its files are damaged or do not fit each other.
+            InputError: The folder is no run, or its files are damaged or do not fit each other; or,
+                without ``configure``, a device is named, or the mode is not graph mode.
             DeviceError: The device is not there.
         """
         _refuse_forked()
+        if not configure and (device_target, device_id) != (None, None):
+            raise InputError(
+                "configure=False leaves the device alone: name none, or let load choose it"
+            )
         if config is None:
             config = folder.read_config(run, device_target=device_target, device_id=device_id)
-        _begin(config)
+        if configure:
+            _begin(config)
+        else:
+            _refuse_pynative()
+        _PROCESS[:] = [os.getpid()]
         from mindspore_cvae.runs.loading import load_run
 
         with _ALONE:
@@ -226,6 +257,7 @@ class ContrastiveVAE:
             InputError: Text or settings are no good, or the folder holds another run.
             DeviceError: The device is not there.
             TrainingError: The loss is not finite.
+            KeyboardInterrupt: A signal ended training, after it was saved.
         """
         _refuse_forked()
         place = Path(output_dir)
@@ -242,12 +274,19 @@ class ContrastiveVAE:
             merged = folder.resumed_config(place, given, overrides=overrides, **chosen)
         else:
             merged = layers.load(config, overrides, **chosen)
+        if merged.train.tensorboard:
+            events.require()
         corpus = folder.corpus_of_run(merged, place)
         _begin(merged)
+        _PROCESS[:] = [os.getpid()]
         from mindspore_cvae.training.trainer import train
 
-        with _ALONE, contextlib.nullcontext() if progress else silence():
-            train(merged, place, resume=is_begun, corpus=corpus)
+        with _ALONE, _shown(progress):
+            for line in corpus.messages:
+                tell(line)
+            reason = train(merged, place, resume=is_begun, corpus=corpus)
+        if reason in signal.Signals.__members__:
+            raise KeyboardInterrupt(f"{reason} ended training; called again, {place} goes on")
         return cls.load(place)
 
     @_guarded
@@ -432,6 +471,69 @@ class ContrastiveVAE:
         kl, _ = kl_columns(scores, self.config.slots)
         neg_elbo = None if kl is None else estimators.negative_elbo(scores.reconstruction, kl)
         return Scores(scores.reconstruction, kl, neg_elbo, scores.tokens)
+
+    @_guarded
+    def evaluate(
+        self,
+        split: str = "test",
+        samples: int | None = None,
+        iw_samples: int | None = None,
+        *,
+        iw_proposal: str = "auto",
+        refit_critic: bool = False,
+        write: bool = False,
+        progress: bool = True,
+    ) -> dict[str, Any]:
+        """The metrics of a split of the run's text (``data.dir``), those of the command ``eval``.
+
+        Args:
+            split: ``test`` or ``valid``.
+            samples: draws of z a sentence; None takes ``eval.samples``.
+            iw_samples: draws of the importance-weighted likelihood bound a sentence; None leaves
+                the bound out.
+            iw_proposal: where these come from: a family of :data:`evaluation.proposals.FAMILIES`,
+                or ``auto``, the best of them by another split.
+            refit_critic: whether fresh critics are fitted to half of the codes and read on the
+                other half.
+            write: whether ``metrics-<split>.json`` and ``sentences-<split>.tsv`` are written into
+                the run's folder, as by the command; otherwise nothing is.
+            progress: whether bars are shown on standard error.
+
+        Returns:
+            Values by name, a mean over sentences in nats unless docs/use/metrics.md says otherwise;
+            None where the system has none.
+
+        Raises:
+            InputError: The text cannot be read, there are too few sentences, the folder cannot be
+                written to, or an argument is none of these.
+        """
+        from mindspore_cvae.evaluation.metrics import Weighing, evaluate_loaded
+        from mindspore_cvae.evaluation.proposals import FAMILIES
+        from mindspore_cvae.runs.outputs import check_folder
+
+        if split not in ("valid", "test"):
+            raise InputError(f"split must be valid or test, not {split!r}")
+        if iw_samples is not None and iw_samples < 1:
+            raise InputError(f"iw_samples must be 1 or more, not {iw_samples}")
+        if iw_proposal not in ("auto", *FAMILIES):
+            names = ", ".join(("auto", *FAMILIES))
+            raise InputError(f"iw_proposal must be one of {names}, not {iw_proposal!r}")
+        if write:
+            check_folder(self.folder, "write=True")
+        weighing = None
+        if iw_samples is not None:
+            families = tuple(FAMILIES) if iw_proposal == "auto" else (iw_proposal,)
+            weighing = Weighing(iw_samples, families)
+        settings = replace(self.config.eval, samples=self._samples(samples))
+        config = replace(self.config, eval=settings)
+        with _shown(progress):
+            metrics, values = evaluate_loaded(
+                self._run, config, self._corpus(), split, weighing, refit_critic
+            )
+        if write:
+            columns = {name: column.tolist() for name, column in values.items()}
+            folder.write_metrics(self.folder, split, metrics, columns)
+        return metrics
 
     def _number(self, sentences: Sequence[str]) -> list[np.ndarray]:
         if isinstance(sentences, str):

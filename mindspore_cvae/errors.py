@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -30,6 +31,10 @@ class TrainingError(Exception):
 
 class DeviceError(Exception):
     """A device that was asked for cannot be used."""
+
+
+class UserNotice(UserWarning):
+    """What a program that uses the package is warned of; commands print it instead."""
 
 
 def typed(command: str) -> str:
@@ -81,9 +86,22 @@ def keep_interrupts() -> None:
     threading.Thread(target=forward, daemon=True).start()
 
 
+_PACKAGE = str(Path(__file__).parent) + os.sep
+_COMMANDS: list[Callable[[], object]] = []
+"""The commands under way in this process."""
+
+
 def warn_user(message: str) -> None:
-    """Print one line ``warning: ...`` on stderr."""
-    print(f"warning: {_one_line(message)}", file=sys.stderr)
+    """Tell of something that may not be as it should: a command prints one line ``warning: ...`` on
+    stderr; in any other program it is a :class:`UserNotice` of Python's ``warnings``, at the line
+    that called the package."""
+    if _COMMANDS:
+        print(f"warning: {_one_line(message)}", file=sys.stderr)
+        return
+    level, frame = 2, sys._getframe(1)
+    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(_one_line(message), UserNotice, stacklevel=level)
 
 
 def _one_line(message: str) -> str:
@@ -125,8 +143,12 @@ def run_command(main: Callable[[], object]) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         # Names of files may hold bytes that are no text.
         sys.stdout.reconfigure(errors="backslashreplace")
-    with streams.whole_output(), streams.legible_output():
-        return _exit_code(main)
+    _COMMANDS.append(main)
+    try:
+        with streams.whole_output(), streams.legible_output():
+            return _exit_code(main)
+    finally:
+        _COMMANDS.pop()
 
 
 def _exit_code(main: Callable[[], object]) -> int:

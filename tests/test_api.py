@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import numpy as np
 import pytest
 from numpy_twins import lstm
+from tiny import execution
 from tiny_run import SENTENCES, write_run
 
 from mindspore_cvae import ContrastiveVAE, api
 from mindspore_cvae.api import interpolation_weights
+from mindspore_cvae.commands.evaluate import eval_main
 from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.data.vocabulary import BEGIN, END, Vocabulary
-from mindspore_cvae.errors import InputError
+from mindspore_cvae.errors import InputError, UserNotice
 from mindspore_cvae.evaluation.metrics import paper_metrics
 from mindspore_cvae.evaluation.scoring import Scorer
 from mindspore_cvae.runs import checkpoints, folder, loading
 from mindspore_cvae.runs.loading import load_run
+from mindspore_cvae.training.trainer import Trainer
 
 PAIR = ("the bank said it would sell its shares", "the market fell")
 
@@ -61,15 +68,15 @@ def test_a_vocabulary_of_another_order_is_refused(tmp_path):
         load_run(run)
 
 
-def test_a_configuration_that_was_changed_is_told(tmp_path, capsys):
+def test_a_configuration_that_was_changed_is_told(tmp_path):
     run = write_run(tmp_path, "ae")
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("max_words: 12", "max_words: 11"))
-    load_run(run)
-    assert "config.yaml is not what" in capsys.readouterr().err
+    with pytest.warns(UserNotice, match=r"config.yaml is not what"):
+        load_run(run)
     (run / "config.yaml").write_text(text.replace("rows: 8", "rows: 9"))
-    load_run(run)
-    assert capsys.readouterr().err == ""
+    with warnings.catch_warnings(action="error"):
+        load_run(run)
 
 
 def test_sizes_that_the_checkpoint_lacks_are_refused_before_anything_is_built(tmp_path):
@@ -237,11 +244,15 @@ def test_scores_are_those_of_the_evaluation(runs_of, system):
     np.testing.assert_allclose(scores.neg_elbo, scores.rec + scores.kl)
 
 
-def test_unknown_words_are_warned_of(model, capsys):
-    model.encode(["the market fell", "xyzzy plugh"])
-    message = capsys.readouterr().err
-    assert "sentence 2" in message and "sentence 1" not in message
-    z = model.encode(["<unk> <unk>", "xyzzy plugh"])
+def test_unknown_words_are_warned_of(model, capfd):
+    with pytest.warns(UserNotice, match="sentence 2") as told:
+        model.encode(["the market fell", "xyzzy plugh"])
+    (warning,) = told
+    assert "sentence 1" not in str(warning.message)
+    assert warning.filename == __file__, "it is the caller's line that is shown"
+    assert capfd.readouterr() == ("", ""), "nothing is printed"
+    with warnings.catch_warnings(action="ignore"):
+        z = model.encode(["<unk> <unk>", "xyzzy plugh"])
     np.testing.assert_array_equal(z[0], z[1])
 
 
@@ -279,7 +290,7 @@ def test_wrong_arguments_are_refused(model):
         model.score([])
 
 
-def test_loading_refuses_what_is_not_whole(tmp_path, capsys):
+def test_loading_refuses_what_is_not_whole(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         ContrastiveVAE.load(tmp_path / "none")
     run = write_run(tmp_path, "ae")
@@ -287,8 +298,8 @@ def test_loading_refuses_what_is_not_whole(tmp_path, capsys):
         ContrastiveVAE.load(run, "first")
     assert ContrastiveVAE.load(run, "last").step == 7
     (run / folder.CHECKPOINTS / checkpoints.BEST).unlink()
-    assert ContrastiveVAE.load(run).step == 7
-    assert "no validation" in capsys.readouterr().err
+    with pytest.warns(UserNotice, match="no validation"):
+        assert ContrastiveVAE.load(run).step == 7
 
     vocabulary = run / folder.VOCABULARY
     words = vocabulary.read_text(encoding="utf-8")
@@ -348,10 +359,13 @@ TEXT = [
 ]
 
 
-def test_training_from_python(tmp_path, capsys):
+def test_training_from_python(tmp_path, capfd):
     folder = tmp_path / "runs" / "mine"
-    model = ContrastiveVAE.fit(TEXT, folder, "vae", progress=False, **SMALL)
-    assert capsys.readouterr().err == ""
+    with warnings.catch_warnings(action="error"):
+        model = ContrastiveVAE.fit(TEXT, folder, "vae", progress=False, **SMALL)
+        metrics = model.evaluate("valid", 2, progress=False)
+    assert capfd.readouterr() == ("", ""), "not even MindSpore says a word"
+    assert metrics["step"] == model.step and metrics["sentences"] > 0
     assert model.step > 0 and model.encode(TEXT[:2]).shape == (2, 3)
     assert (tmp_path / "runs" / "mine.txt").read_text().splitlines() == TEXT
     again = ContrastiveVAE.fit(TEXT, folder, "vae", progress=False, **SMALL)
@@ -373,3 +387,80 @@ def test_training_refuses_what_is_no_sentence(tmp_path, text, reason):
     with pytest.raises(InputError, match=reason):
         ContrastiveVAE.fit(text, tmp_path / "run", "vae", **SMALL)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_signal_ends_a_training_that_goes_on_when_called_again(tmp_path, monkeypatch):
+    folder, steps = tmp_path / "run", []
+    count = Trainer.count
+
+    def count_and_stop(self, *arguments):
+        count(self, *arguments)
+        steps.append(self.state.step)
+        if steps == [1, 2]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "count", count_and_stop)
+    with (
+        pytest.warns(UserNotice, match="SIGTERM: finishing"),
+        pytest.raises(KeyboardInterrupt, match="SIGTERM ended training; called again, .* goes on"),
+    ):
+        ContrastiveVAE.fit(TEXT, folder, "vae", progress=False, **SMALL)
+    model = ContrastiveVAE.fit(TEXT, folder, "vae", progress=False, **SMALL)
+    assert steps == list(range(1, model.step + 1)), "no step is lost or done twice"
+
+
+def test_evaluating_is_what_the_command_does(runs_of, tmp_path, capsys):
+    run = runs_of("cvae_plus_mi")
+    model = ContrastiveVAE.load(run)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    metrics = model.evaluate(samples=3, iw_samples=2, iw_proposal="fit", progress=False)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    output = tmp_path / "metrics.json"
+    options = ["--samples", "3", "--iw_samples", "2", "--iw_proposal", "fit"]
+    assert eval_main(["--run", str(run), *options, "--output", str(output)]) == 0
+    capsys.readouterr()
+    assert metrics == json.loads(output.read_text())
+    assert metrics["samples"] == 3 and metrics["iw_samples"] == 2
+
+
+def test_an_evaluation_is_written_where_it_was_asked_for(tmp_path):
+    run = write_run(tmp_path, "ae")
+    metrics = ContrastiveVAE.load(run).evaluate("valid", 1, write=True, progress=False)
+    assert folder.read_metrics(run, "metrics-valid.json") == metrics
+    columns = folder.read_sentences(run / "sentences-valid.tsv")
+    values = [float(value) for value in columns["rec"]]
+    assert len(values) == len(SENTENCES) and np.isclose(np.mean(values), metrics["rec"])
+
+
+def test_an_evaluation_refuses_what_it_cannot_do(model):
+    for options, reason in (
+        ({"split": "train"}, "split must be valid or test, not 'train'"),
+        ({"samples": 0}, "samples must be 1 or more, not 0"),
+        ({"iw_samples": 0}, "iw_samples must be 1 or more, not 0"),
+        ({"iw_proposal": "best"}, "iw_proposal must be one of auto, fit, .*, not 'best'"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            model.evaluate(**options)
+
+
+def test_a_process_that_is_left_alone_keeps_device_and_mode(runs_of, monkeypatch):
+    import mindspore
+
+    run, mode = runs_of("vae"), mindspore.get_context("mode")
+
+    def refuse(*arguments, **options):
+        raise AssertionError("the process's settings were touched")
+
+    environment = dict(os.environ)
+    for name in ("set_context", "set_device"):
+        monkeypatch.setattr(mindspore, name, refuse)
+    codes = ContrastiveVAE.load(run, configure=False).encode(PAIR)
+    assert os.environ == environment and mindspore.get_context("mode") == mode
+    with pytest.raises(AssertionError, match="touched"):
+        ContrastiveVAE.load(run)
+    with pytest.raises(InputError, match="configure=False leaves the device alone"):
+        ContrastiveVAE.load(run, configure=False, device_target="CPU")
+    monkeypatch.undo()
+    np.testing.assert_array_equal(ContrastiveVAE.load(run).encode(PAIR), codes)
+    with execution("pynative"), pytest.raises(InputError, match="in graph mode: mindspore.set_con"):
+        ContrastiveVAE.load(run, configure=False)

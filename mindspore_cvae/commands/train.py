@@ -14,8 +14,8 @@ from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import CommandParser, InputError, run_command, typed
+from mindspore_cvae.runs import events, modelarts
 from mindspore_cvae.runs import folder as runs_folder
-from mindspore_cvae.runs import modelarts
 from mindspore_cvae.runs.folder import corpus_of_run
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def _train(argv: Sequence[str] | None) -> int:
 
 def _run_training(arguments: argparse.Namespace) -> int:
     config, folder = _training_config(arguments)
+    if config.train.tensorboard:
+        events.require()
     if not choosing.is_rank():
         # Of several processes, only the one that will write may judge the folder.
         runs_folder.check(folder, arguments.resume, arguments.overwrite)

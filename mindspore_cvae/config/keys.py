@@ -152,6 +152,9 @@ class Train:
     """How many of the last checkpoints stay, besides the best."""
     report: bool = _option(True, free=True)
     """Whether report.html is written into the run's folder when training ends."""
+    tensorboard: bool = _option(False, free=True)
+    """Whether TensorBoard gets the log and what the report shows, in tensorboard/ of the run's
+    folder; it needs the package tensorboardX."""
 
 
 @dataclass(frozen=True)

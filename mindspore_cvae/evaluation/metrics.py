@@ -262,15 +262,35 @@ def evaluate_run(
         refit_critic: whether fresh critics are fitted to the codes.
 
     Returns:
-        What :func:`evaluate` returns, the metrics with ``system``, ``split``, ``data_dir`` (None
-        for the embedded corpus), ``max_sentences``, ``checkpoint``, ``step``, ``precision``,
-        ``amp_level``, ``text`` (the identity of the split, by its content) and what
-        :func:`lines_of` returns.
+        What :func:`evaluate_loaded` returns.
 
     Raises:
         InputError: there is no good checkpoint.
     """
     loaded = load_run(folder, checkpoint, config)
+    return evaluate_loaded(loaded, config, corpus, split, weighing, refit_critic)
+
+
+def evaluate_loaded(
+    loaded: LoadedRun,
+    config: Config,
+    corpus: Corpus,
+    split: str,
+    weighing: Weighing | None = None,
+    refit_critic: bool = False,
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """:func:`evaluate_run` of a run that was loaded.
+
+    Args:
+        loaded: the run.
+        config, corpus, split, weighing, refit_critic: see :func:`evaluate_run`.
+
+    Returns:
+        What :func:`evaluate` returns, the metrics with ``system``, ``split``, ``data_dir`` (None
+        for the embedded corpus), ``max_sentences``, ``checkpoint``, ``step``, ``precision``,
+        ``amp_level``, ``text`` (the identity of the split, by its content) and what
+        :func:`lines_of` returns.
+    """
     evaluator = Scorer(loaded.model, config, corpus_widths(corpus, config.data.buckets))
     chosen = {part.name: part for part in corpus.splits}[split]
     metrics, values = evaluate(

@@ -1,1 +1,2 @@
-"""A run on one page: sections, page, charts, specimens; and of several: comparison."""
+"""A run on one page: sections, page, charts, specimens; these in TensorBoard: projector; and of
+several runs: comparison."""

@@ -26,6 +26,7 @@ from mindspore_cvae.errors import InputError, warn_user
 from mindspore_cvae.evaluation.columns import PAPER, VALID, chosen, style_of
 from mindspore_cvae.report.charts import MOST_POINTS, Line, Point, is_number, line_chart, scatter
 from mindspore_cvae.report.page import fill, shortened
+from mindspore_cvae.report.projector import show_specimens
 from mindspore_cvae.report.specimens import Specimens, make_specimens
 from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.systems import System
@@ -63,7 +64,8 @@ def write_report(
     config: Config | None = None,
     template: str | Path | None = None,
 ) -> Path:
-    """Write ``RUN/report.html``, whole or not at all.
+    """Write ``RUN/report.html``, whole or not at all; with ``train.tensorboard``, the sentences and
+    codes for TensorBoard too.
 
     Args:
         folder: the run.
@@ -84,6 +86,11 @@ def write_report(
     text = render(folder, config, specimens, template)
     # A path may hold bytes that are no UTF-8.
     write_atomically(folder / runs_folder.REPORT, text.encode("utf-8", "replace"))
+    if config.train.tensorboard and not isinstance(specimens, str):
+        try:
+            show_specimens(folder, specimens)
+        except InputError as error:
+            warn_user(f"TensorBoard gets none of the report ({error})")
     return folder / runs_folder.REPORT
 
 

@@ -64,13 +64,17 @@ class Specimens:
     """Sentences of the validation split, and what is decoded from their posterior means."""
     paths: list[tuple[str, str, list[str]]] = field(default_factory=list)
     """Two sentences, and the decoded line from the first to the second."""
+    codes: np.ndarray | None = None
+    """(N, Z) posterior means of the sentences on the map."""
     map: np.ndarray | None = None
-    """(N, 2) projected posterior means."""
+    """(N, 2) the codes, projected."""
     explained: tuple[float, float] = (0.0, 0.0)
     """Shares of the variance along both axes."""
     mapped: list[str] = field(default_factory=list)
     """The N sentences."""
     groups: list[Groups] = field(default_factory=list)
+    step: int = 0
+    """Training steps behind the model."""
     absent: dict[str, str] = field(default_factory=dict)
     """Why a part is missing, by its name: ``samples``, ``reconstructions``, ``paths``, ``map``."""
 
@@ -83,7 +87,7 @@ def make_specimens(model: ContrastiveVAE, read_split: Callable[[], Split]) -> Sp
         read_split: reads the sentences to be encoded; an InputError of it only costs the parts that
             need them.
     """
-    made = Specimens(model.sample(SAMPLES))
+    made = Specimens(model.sample(SAMPLES), step=model.step)
     if model.config.slots.posterior == "none":
         reason = (
             f"{model.config.system} has no latent variable: there is no code of a sentence to "
@@ -119,7 +123,7 @@ def make_specimens(model: ContrastiveVAE, read_split: Callable[[], Split]) -> Sp
         made.absent["map"] = "A map takes three sentences or more, with finite codes."
         return made
     made.map, made.explained = principal_components(means)
-    made.mapped = texts
+    made.codes, made.mapped = means, texts
     if split.labels is not None:
         by = "topic" if model.config.data.dir is None else "label"
         made.groups.append(label_groups(by, [split.labels[index] for index in kept]))

@@ -1,2 +1,2 @@
-"""What a run leaves: folder, lock, checkpoints, loading (a run read back), outputs (files that a
-user names, never over a run's own), modelarts (buckets)."""
+"""What a run leaves: folder, lock, checkpoints, loading (a run read back), events (for
+TensorBoard), outputs (files that a user names, never over a run's own), modelarts (buckets)."""

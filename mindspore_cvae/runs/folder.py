@@ -9,6 +9,7 @@
     RUN/probe.json            how well labels were last read from codes
     RUN/report.html           all of it for people, see :mod:`report.sections`
     RUN/profile/              what MindSpore's profiler wrote (``train.py --profile``)
+    RUN/tensorboard/          see :mod:`runs.events` (``train.tensorboard``)
     RUN/lock                  held while a process trains here
 
 A folder may come from somebody else: links among these names are refused, so that nothing is
@@ -40,6 +41,7 @@ from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.config import options as config_options
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.errors import InputError, warn_user
+from mindspore_cvae.runs import events
 from mindspore_cvae.runs.checkpoints import is_sealed
 from mindspore_cvae.runs.checkpoints import own_files as checkpoint_files
 from mindspore_cvae.runs.lock import LOCK, Lock
@@ -130,9 +132,10 @@ def is_own(folder: Path, path: Path) -> bool:
         path: A path below it.
     """
     first, *rest = path.relative_to(folder).parts
+    folders = (CHECKPOINTS, EXPORT, PROFILE, events.FOLDER)
     if rest:
-        return first in (CHECKPOINTS, EXPORT, PROFILE)
-    own = (CONFIG, VOCABULARY, LOG, LOCK, NGRAM, PROBE, REPORT, CHECKPOINTS, EXPORT, PROFILE)
+        return first in folders
+    own = (CONFIG, VOCABULARY, LOG, LOCK, NGRAM, PROBE, REPORT, *folders)
     return first in (*own, *map(metrics_name, SPLITS), *map(sentences_name, SPLITS))
 
 
@@ -155,7 +158,7 @@ def check(folder: str | os.PathLike, resume: bool = False, overwrite: bool = Fal
         return
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder, so no run can lie there: choose another")
-    for name in (CONFIG, VOCABULARY, LOG, CHECKPOINTS, LOCK, PROFILE):
+    for name in (CONFIG, VOCABULARY, LOG, CHECKPOINTS, LOCK, PROFILE, events.FOLDER):
         if (folder / name).is_symlink():
             raise InputError(f"{folder / name} is a link: a run's own files must lie in its folder")
     try:
@@ -581,11 +584,14 @@ class Run:
         own = [VOCABULARY, LOG, NGRAM, PROBE, REPORT]
         own += [name(split) for split in SPLITS for name in (metrics_name, sentences_name)]
         files = [self.folder / name for name in own]
-        for path in [*files, *checkpoint_files(self.checkpoints), *_exported(self.folder / EXPORT)]:
+        files += [*checkpoint_files(self.checkpoints), *_exported(self.folder / EXPORT)]
+        for path in [*files, *events.own_files(self.folder)]:
             if path.is_file() or path.is_symlink():
                 path.unlink()
-        with contextlib.suppress(OSError):
-            (self.folder / EXPORT).rmdir()
+        tensorboard = self.folder / events.FOLDER
+        for folder in (self.folder / EXPORT, tensorboard / events.REPORT, tensorboard):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         (self.folder / CONFIG).unlink()
         left = {path.name for path in self.folder.iterdir() if not is_temporary(path)}
         left |= {f"{CHECKPOINTS}/{path.name}" for path in self.checkpoints.glob("*")}

@@ -38,9 +38,9 @@ from mindspore_cvae.errors import TrainingError, warn_user
 from mindspore_cvae.evaluation.metrics import Weighing, evaluate
 from mindspore_cvae.evaluation.scoring import Scorer
 from mindspore_cvae.model.building import build_model
-from mindspore_cvae.runs import checkpoints
+from mindspore_cvae.runs import checkpoints, events
 from mindspore_cvae.runs.checkpoints import Checkpoint, CheckpointError
-from mindspore_cvae.runs.folder import PROFILE, Run, RunFolder
+from mindspore_cvae.runs.folder import PROFILE, Run, RunFolder, read_log
 from mindspore_cvae.runs.loading import restore
 from mindspore_cvae.training.building import build_step
 from mindspore_cvae.training.noise import NoiseMaker
@@ -186,6 +186,7 @@ class Trainer:
         if self.ranks.size == 1:
             # Several processes must end together: they finish a validation before they look.
             self.evaluator.before_batch = self._end_if_told
+        self.events: events.EventFile | None = None
         self.signal: int | None = None
         self.compiled: set[tuple[str, int]] = set()
         self.compile_seconds = 0.0
@@ -250,6 +251,8 @@ class Trainer:
         self.told_to_end()
         self.run.write_inputs(self.config, self.corpus.vocabulary)
         self.log = self.run.open_log(self.state.log_rows)
+        if self.config.train.tensorboard and self.ranks.rank == 0:
+            self.events = events.follow(self.run.folder, read_log(self.run.folder))
         self.log.write(self.start_row("resume" if is_resumed else "start"))
         previous = {number: signal.signal(number, self._on_signal) for number in self._signals()}
         started = time.monotonic()
@@ -274,6 +277,8 @@ class Trainer:
             for number, handler in previous.items():
                 signal.signal(number, handler)
             self.log.close()
+            if self.events is not None:
+                self.events.close()
             self.profiler.close()
         return reason
 
@@ -431,11 +436,12 @@ class Trainer:
         now = time.monotonic()
         tokens = window["tokens"] - self.tokens_before
         seconds = max(now - self.window_started - self.compile_seconds, 1e-9)
-        self.log.write(
+        self.log_row(
             {
                 "event": "step",
                 "step": state.step,
                 "epoch": state.epoch,
+                "time": time.time(),
                 **terms,
                 "beta": beta,
                 "tokens_per_second": tokens / seconds if tokens else None,
@@ -449,6 +455,12 @@ class Trainer:
         )
         state.window, self.tokens_before = {}, 0.0
         self.window_started, self.compile_seconds = now, 0.0
+
+    def log_row(self, row: dict) -> None:
+        """Appends a row to the log, and shows it in TensorBoard where that was asked for."""
+        self.log.write(row)
+        if self.events is not None:
+            self.events.add_row(row)
 
     def validate(self, epoch: int) -> None:
         """Evaluates the validation split, logs it, and saves; the best by ``train.select`` is
@@ -492,11 +504,12 @@ class Trainer:
             state.best_valid = bound
         state.validated = state.step
         self.step.after_validation(metrics)
-        self.log.write(
+        self.log_row(
             {
                 "event": "valid",
                 "step": state.step,
                 "epoch": epoch,
+                "time": time.time(),
                 **metrics,
                 "valid": is_valid,
                 "best": is_best,

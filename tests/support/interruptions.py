@@ -289,7 +289,7 @@ class Parts:
         self.stack.close()
 
 
-CLOCKS = ("seconds", "tokens_per_second", "compile_seconds")
+CLOCKS = ("time", "seconds", "tokens_per_second", "compile_seconds")
 """Keys of the log's rows that no two runs share."""
 
 

@@ -53,7 +53,7 @@ class Once:
 
 def rows(folder, event):
     lines = (folder / "log.jsonl").read_text().splitlines()
-    clocks = ("seconds", "tokens_per_second", "compile_seconds")
+    clocks = ("time", "seconds", "tokens_per_second", "compile_seconds")
     found = [row for row in map(json.loads, lines) if row["event"] == event]
     return [{name: row[name] for name in row if name not in clocks} for row in found]
 

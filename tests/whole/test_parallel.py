@@ -123,7 +123,7 @@ def rows(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-TIMES = ("seconds", "tokens_per_second", "compile_seconds", "devices")
+TIMES = ("time", "seconds", "tokens_per_second", "compile_seconds", "devices")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from event_files import event_file, points
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interruptions import (
@@ -415,7 +416,7 @@ FREE = {
     **{"train.checkpoint_every_steps": 1, "train.keep_checkpoints": 9},
     **{"eval.samples": 3, "eval.valid_samples": 3, "eval.valid_iw_samples": 4, "eval.rows": 3},
     **{"eval.best_valid_sentences": 2, "eval.max_sentences": 2, "eval.tokens": 7},
-    "eval.before_training": "true",
+    **{"eval.before_training": "true", "train.tensorboard": "true"},
 }
 """Another value of every free key, but for the places of data and device."""
 
@@ -430,6 +431,36 @@ def test_a_free_key_that_changes_at_a_resume_changes_no_bit_of_training(whole, d
     found = outcome(folder)
     steps = [f"step-{step:08d}" for step in (10, 12)]
     assert [found[step][1] for step in steps] == [expected[step][1] for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("moment", "since"), [(IN_EPOCH_4, "the start"), ("half a row 4", "the resume")]
+)
+def test_tensorboard_has_every_point_once_after_a_kill(whole, data, tmp_path, moment, since):
+    expected, _ = whole(ANY_SYSTEM)
+    folder = tmp_path / "run"
+    shown = [*options(ANY_SYSTEM, data, folder), "train.tensorboard=true"]
+    if since == "the start":
+        assert killed(moment, shown)
+        assert points(event_file(folder / "tensorboard"))
+    else:
+        kill(folder, data, ANY_SYSTEM, moment)
+    left = resumed(shown, folder)
+    name = event_file(folder / "tensorboard").name
+    own = {"config.yaml", name}
+    assert {key: left[key] for key in left.keys() - own} == {
+        key: expected[key] for key in expected.keys() - own
+    }
+    logged_points = [
+        (f"{source}/{key}", row["step"], np.float32(value), row["time"])
+        for event, source in (("step", "train"), ("valid", "valid"))
+        for row in logged(folder, event)
+        for key, value in row.items()
+        if key not in ("step", "epoch", "time") and type(value) in (int, float)
+    ]
+    found = points(folder / "tensorboard" / name)
+    assert sorted(found) == sorted(logged_points) and len(found) > 100
+    assert [step for tag, step, *_ in found if tag == "train/loss"] == [3, 4, 6, 8, 9, 12]
 
 
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
