@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -24,6 +23,7 @@ from mindspore_cvae.commands.evaluate import eval_main
 from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.data.vocabulary import BEGIN, END, Vocabulary
 from mindspore_cvae.errors import InputError, UserNotice
+from mindspore_cvae.evaluation import metrics
 from mindspore_cvae.evaluation.metrics import paper_metrics
 from mindspore_cvae.evaluation.scoring import Scorer
 from mindspore_cvae.runs import checkpoints, folder, loading
@@ -75,7 +75,8 @@ def test_a_configuration_that_was_changed_is_told(tmp_path):
     with pytest.warns(UserNotice, match=r"config.yaml is not what"):
         load_run(run)
     (run / "config.yaml").write_text(text.replace("rows: 8", "rows: 9"))
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         load_run(run)
 
 
@@ -251,7 +252,8 @@ def test_unknown_words_are_warned_of(model, capfd):
     assert "sentence 1" not in str(warning.message)
     assert warning.filename == __file__, "it is the caller's line that is shown"
     assert capfd.readouterr() == ("", ""), "nothing is printed"
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         z = model.encode(["<unk> <unk>", "xyzzy plugh"])
     np.testing.assert_array_equal(z[0], z[1])
 
@@ -359,13 +361,19 @@ TEXT = [
 ]
 
 
+def without_mindspore(captured):
+    """Standard output, and the lines of standard error that are not of MindSpore's log, which
+    :func:`devices.choosing.apply_precision` silences only in a process that has not imported it."""
+    own = [line for line in captured.err.splitlines() if ".mindspore.log." not in line]
+    return captured.out, own
+
+
 def test_training_from_python(tmp_path, capfd):
     folder = tmp_path / "runs" / "mine"
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         model = ContrastiveVAE.fit(TEXT, folder, "vae", progress=False, **SMALL)
-        metrics = model.evaluate("valid", 2, progress=False)
-    assert capfd.readouterr() == ("", ""), "not even MindSpore says a word"
-    assert metrics["step"] == model.step and metrics["sentences"] > 0
+    assert without_mindspore(capfd.readouterr()) == ("", [])
     assert model.step > 0 and model.encode(TEXT[:2]).shape == (2, 3)
     assert (tmp_path / "runs" / "mine.txt").read_text().splitlines() == TEXT
     again = ContrastiveVAE.fit(TEXT, folder, "vae", progress=False, **SMALL)
@@ -389,47 +397,48 @@ def test_training_refuses_what_is_no_sentence(tmp_path, text, reason):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_signal_ends_a_training_that_goes_on_when_called_again(tmp_path, monkeypatch):
-    folder, steps = tmp_path / "run", []
-    count = Trainer.count
+def test_a_signal_ends_a_training_after_it_was_saved(tmp_path, monkeypatch):
+    save = Trainer.save
 
-    def count_and_stop(self, *arguments):
-        count(self, *arguments)
-        steps.append(self.state.step)
-        if steps == [1, 2]:
-            os.kill(os.getpid(), signal.SIGTERM)
+    def save_and_stop(self, *arguments):
+        save(self, *arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Trainer, "count", count_and_stop)
-    with (
-        pytest.warns(UserNotice, match="SIGTERM: finishing"),
-        pytest.raises(KeyboardInterrupt, match="SIGTERM ended training; called again, .* goes on"),
-    ):
-        ContrastiveVAE.fit(TEXT, folder, "vae", progress=False, **SMALL)
-    model = ContrastiveVAE.fit(TEXT, folder, "vae", progress=False, **SMALL)
-    assert steps == list(range(1, model.step + 1)), "no step is lost or done twice"
+    monkeypatch.setattr(Trainer, "save", save_and_stop)
+    stopped = pytest.raises(KeyboardInterrupt, match="SIGTERM ended training; called again")
+    with stopped, pytest.warns(UserNotice, match="SIGTERM: finishing the step and saving"):
+        ContrastiveVAE.fit(TEXT, tmp_path / "run", "vae", progress=False, **SMALL)
+    assert checkpoints.load(tmp_path / "run" / "checkpoints").step == 0
 
 
-def test_evaluating_is_what_the_command_does(runs_of, tmp_path, capsys):
-    run = runs_of("cvae_plus_mi")
+def test_evaluating_is_what_the_command_does(runs_of, capfd):
+    run = runs_of("vae")
     model = ContrastiveVAE.load(run)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    metrics = model.evaluate(samples=3, iw_samples=2, iw_proposal="fit", progress=False)
+    capfd.readouterr()
+    metrics = model.evaluate("valid", samples=3, progress=False)
+    assert without_mindspore(capfd.readouterr()) == ("", [])
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
-    output = tmp_path / "metrics.json"
-    options = ["--samples", "3", "--iw_samples", "2", "--iw_proposal", "fit"]
-    assert eval_main(["--run", str(run), *options, "--output", str(output)]) == 0
-    capsys.readouterr()
-    assert metrics == json.loads(output.read_text())
-    assert metrics["samples"] == 3 and metrics["iw_samples"] == 2
+    assert eval_main(["--run", str(run), "--split", "valid", "--samples", "3"]) == 0
+    assert metrics == folder.read_metrics(run, "metrics-valid.json")
+    assert metrics["samples"] == 3 and metrics["sentences"] == len(SENTENCES)
 
 
-def test_an_evaluation_is_written_where_it_was_asked_for(tmp_path):
+def test_an_evaluation_takes_the_options_of_the_command(tmp_path, monkeypatch):
+    made = {"split": "test", "rec": 2.0}, {"line": np.array([1, 2]), "rec": np.array([1.5, 2.5])}
+    given = []
+    monkeypatch.setattr(metrics, "evaluate_loaded", lambda *all: given.append(all) or made)
     run = write_run(tmp_path, "ae")
-    metrics = ContrastiveVAE.load(run).evaluate("valid", 1, write=True, progress=False)
-    assert folder.read_metrics(run, "metrics-valid.json") == metrics
-    columns = folder.read_sentences(run / "sentences-valid.tsv")
-    values = [float(value) for value in columns["rec"]]
-    assert len(values) == len(SENTENCES) and np.isclose(np.mean(values), metrics["rec"])
+    model = ContrastiveVAE.load(run)
+    assert model.evaluate(samples=5, iw_samples=7) == made[0]
+    assert model.evaluate(iw_samples=7, iw_proposal="fit", refit_critic=True, write=True) == made[0]
+    (loaded, config, corpus, *first), (_, plain, _, *second) = given
+    assert (loaded.step, config.eval.samples, plain.eval.samples) == (model.step, 5, 16)
+    assert len(corpus.test) == len(SENTENCES)
+    assert first == ["test", metrics.Weighing(7), False]
+    assert second == ["test", metrics.Weighing(7, ("fit",)), True]
+    assert folder.read_metrics(run, "metrics-test.json") == made[0]
+    assert folder.read_sentences(run / "sentences-test.tsv")["rec"] == ["1.5", "2.5"]
 
 
 def test_an_evaluation_refuses_what_it_cannot_do(model):

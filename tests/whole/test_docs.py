@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import re
 import shlex
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 from tiny_run import write_run
 
 from mindspore_cvae.api import ContrastiveVAE
 from mindspore_cvae.commands import program
 from mindspore_cvae.commands.export import export_main
+from mindspore_cvae.data import grammar
 from mindspore_cvae.runs.loading import load_run
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -34,13 +38,14 @@ def test_the_python_interface(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     page = (DOCS / "use" / "api.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == page.count("```python") == 8
+    assert len(blocks) == page.count("```python") == 10
     names: dict = {}
     for block in blocks:
         exec(compile(block, "docs/use/api.md", "exec"), names)
     assert names["z"].shape == names["z_sampled"].shape == (2, names["model"].latent_size)
     assert len(names["texts"]) == 5
     assert names["scores"].rec.shape == (2,)
+    assert names["metrics"]["iw_samples"] == 8
     printed = capsys.readouterr().out
     assert printed.count("the market fell") == 2, "its own neighbour, and a scored sentence"
 
@@ -78,6 +83,43 @@ def test_the_page_of_labels(tmp_path, monkeypatch, capsys):
     exec(compile(block, "docs/use/labels.md", "exec"), names)
     assert names["sentences"] == 5 and len(names["texts"]) == 1
     assert capsys.readouterr().out.count("words 8 ") == 1
+NOTEBOOK = DOCS / "use" / "tutorial.ipynb"
+
+
+def cells_of(notebook):
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def printed(cell) -> str:
+    """What a cell shows as text."""
+    texts = [out.get("text", out.get("data", {}).get("text/plain", "")) for out in cell["outputs"]]
+    return "".join("".join(text) for text in texts)
+
+
+def test_the_notebook_is_small_and_names_no_machine():
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    assert len(text) < 40_000 and not re.search(r"/(home|root|tmp|usr|work)\b", text)
+    assert json.loads(text)["nbformat"] == 4
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path):
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    for cell in cells_of(notebook):
+        cell["outputs"] = []
+    place = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=place).execute()
+    cells = cells_of(notebook)
+    streams = [out for cell in cells for out in cell["outputs"] if out.get("name") == "stderr"]
+    assert streams == [], "progress=False"
+    _, trained, drawn, near, path, samples, scores, metrics = cells
+    assert "steps" in printed(trained) and (tmp_path / "runs" / "tutorial" / "log.jsonl").exists()
+    assert any("image/png" in out.get("data", {}) for out in drawn["outputs"])
+    assert len(printed(near).splitlines()) == 4 and len(printed(path).splitlines()) == 6
+    assert len(ast.literal_eval(printed(samples))) == 3
+    right, wrong = map(float, re.findall(r"\d+\.\d", printed(scores)))
+    assert right + 10 < wrong, "the words in their order are the more probable"
+    assert float(re.search(r"iw_nll +(\S+)", printed(metrics))[1]) > grammar.entropy() - 10
 
 
 @pytest.mark.slow
