@@ -9,15 +9,17 @@ rows that it goes on from, so that no reader meets a point twice, or one of step
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mindspore_cvae.common.files import write_atomically
+from mindspore_cvae.common.files import open_own, write_atomically
 from mindspore_cvae.errors import InputError, warn_user
 
 FOLDER = "tensorboard"
@@ -65,6 +67,13 @@ def _event_files(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"events.out.tfevents.*{SUFFIX}"))
 
 
+def _empty(path: Path) -> None:
+    """Takes all out of a file, which a TensorBoard that reads it would miss if it were gone."""
+    descriptor = open_own(path)
+    os.ftruncate(descriptor, 0)
+    os.close(descriptor)
+
+
 def scalars(row: Mapping) -> dict[str, float]:
     """The finite numbers of a row of the log by the names that they have in TensorBoard:
     ``train/loss``, ``valid/neg_elbo``; none of other rows than those of steps and validations."""
@@ -105,8 +114,9 @@ class EventFile:
                 raise InputError(f"{place} is a link: a run's own files must lie in its folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for path in _event_files(folder):
-                path.unlink()
+            before = _event_files(folder)
+            for path in before:
+                _empty(path)
             # As a whole path: of others, what precedes a colon would name a service on the net.
             self._writer = EventsWriter(str(folder.absolute() / "events"), SUFFIX)
         except OSError as error:
@@ -114,6 +124,8 @@ class EventFile:
                 f"{folder} cannot be written ({error.strerror}): make room, or set "
                 "train.tensorboard to false"
             ) from None
+        # A new file of the same second has the name of the last one before.
+        self._emptied = set(before) - {_event_files(folder)[-1]}
         self._flushed = time.monotonic()
         self._event = event_pb2.Event
         # A TensorBoard that is looking on forgets what it read of the files before.
@@ -157,7 +169,10 @@ class EventFile:
             self._give_up(error)
 
     def close(self) -> None:
-        """Writes what is left, and closes the file."""
+        """Writes what is left, closes the file, and removes those before it."""
+        for path in self._emptied:
+            with contextlib.suppress(OSError):
+                path.unlink()
         if self._writer is not None:
             try:
                 self._writer.close()

@@ -4,6 +4,7 @@ whole/test_resume.py."""
 from __future__ import annotations
 
 import errno
+import os
 
 import numpy as np
 import pytest
@@ -49,7 +50,9 @@ def test_a_new_file_takes_the_place_of_ours_and_of_no_other(tmp_path):
     mine.write_text("mine")
     old = folder / f"events.out.tfevents.1.somewhere{events.SUFFIX}"
     old.write_text("half a record")
-    events.follow(tmp_path, ROWS[:2]).close()
+    written = events.follow(tmp_path, ROWS[:2])
+    assert old.read_bytes() == b"", "who reads it finds no file missing, and nothing in it"
+    written.close()
     assert mine.read_text() == "mine"
     mine.unlink()
     assert points(event_file(folder)) == POINTS[:2]
@@ -67,6 +70,19 @@ def test_a_full_disk_ends_only_the_writing(tmp_path, monkeypatch):
             written.add_row(row)
         written.close()
     assert len(told) == 1
+
+
+def test_no_file_is_emptied_that_lies_elsewhere(tmp_path):
+    thesis = tmp_path / "thesis"
+    thesis.write_text("mine")
+    (tmp_path / "tensorboard").mkdir()
+    name = f"events.out.tfevents.1.somewhere{events.SUFFIX}"
+    for link in (os.symlink, os.link):
+        link(thesis, tmp_path / "tensorboard" / name)
+        with pytest.raises(InputError, match="cannot be written"):
+            events.follow(tmp_path, ROWS)
+        (tmp_path / "tensorboard" / name).unlink()
+    assert thesis.read_text() == "mine"
 
 
 def test_what_cannot_be_a_folder_is_refused(tmp_path):
