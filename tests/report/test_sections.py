@@ -22,7 +22,7 @@ from mindspore_cvae.config import layers
 from mindspore_cvae.data import grammar
 from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.data.vocabulary import UNKNOWN
-from mindspore_cvae.errors import InputError
+from mindspore_cvae.errors import InputError, UserNotice
 from mindspore_cvae.evaluation.columns import COLUMNS
 from mindspore_cvae.report import sections
 from mindspore_cvae.report.page import FOLDER, element
@@ -467,11 +467,10 @@ def test_no_failure_of_the_report_fails_a_training(made, monkeypatch, capsys, er
 
     before = {path.name: path.read_bytes() for path in made.iterdir() if path.is_file()}
     monkeypatch.setattr(sections, "render", fail)
-    assert not write_report_or_warn(made)
-    told = capsys.readouterr()
-    lines = [line for line in told.err.splitlines() if "its report" in line]
-    assert len(lines) == 1 and lines[0].startswith("warning: the training is complete")
-    assert told.out == ""
+    with pytest.warns(UserNotice, match="^the training is complete, but its report") as told:
+        assert not write_report_or_warn(made)
+    assert len(told) == 1 and "\n" not in str(told[0].message)
+    assert capsys.readouterr().out == ""
     assert {path.name: path.read_bytes() for path in made.iterdir() if path.is_file()} == before
 
 
