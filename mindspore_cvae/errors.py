@@ -37,15 +37,24 @@ class UserNotice(UserWarning):
     """What a program that uses the package is warned of; commands print it instead."""
 
 
+def checkout() -> Path | None:
+    """The checkout that the package is used from; None where it is installed without one."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "pyproject.toml").is_file() else None
+
+
 def typed(command: str) -> str:
-    """A command as the user typed it, for usage lines and hints: ``train.py`` or
-    ``mindspore-cvae train``.
+    """A command as the user typed it, or would type another one, for usage lines and hints:
+    ``train.py`` or ``mindspore-cvae train``.
     """
-    program = Path(sys.argv[0]).name
-    if program == f"{command}.py":
-        return program
+    program = Path(sys.argv[0])
+    if program.name == f"{command}.py":
+        return program.name
     package = Path(__file__).resolve().parent
-    is_module = Path(sys.argv[0]).resolve() == package / "__main__.py"
+    # Beside the package lie the scripts of a checkout, which need not be installed.
+    is_module = program.resolve() == package / "__main__.py" or (
+        program.suffix == ".py" and program.resolve().parent == package.parent
+    )
     return f"python -m {package.name} {command}" if is_module else f"mindspore-cvae {command}"
 
 

@@ -13,4 +13,5 @@ if ! . "$root/ascend_env.sh" 2>"$problems"; then
     run_fail "no Ascend device can be used here: $told"
 fi
 rm -f "$problems"
+run_data
 exec "$python" "$root/train.py" --device_target Ascend "${arguments[@]}"

@@ -4,4 +4,5 @@ set -euo pipefail
 # shellcheck source=scripts/run_arguments.sh
 . "$(dirname "${BASH_SOURCE[0]}")/run_arguments.sh"
 run_arguments "$@"
+run_data
 exec "$python" "$root/train.py" --device_target CPU "${arguments[@]}"

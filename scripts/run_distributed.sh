@@ -26,6 +26,7 @@ if [ "$device" = Ascend ]; then
     # shellcheck source=ascend_env.sh
     . "$root/ascend_env.sh" || run_fail "Ascend cannot be used here: see the lines above"
 fi
+run_data
 
 start=("$python" -m mindspore_cvae ranks --processes "$count"
     --log_dir "${LOG_DIR:-logs/$1-$(date +%Y%m%d-%H%M%S)}" "$root/train.py" --device_target "$device")

@@ -7,4 +7,5 @@ set -euo pipefail
 # shellcheck source=scripts/run_arguments.sh
 . "$(dirname "${BASH_SOURCE[0]}")/run_arguments.sh"
 run_arguments "$@"
+run_data
 exec "$python" -m mindspore_cvae launcher "$python" "$root/train.py" --device_target GPU "${arguments[@]}"

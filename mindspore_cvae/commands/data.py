@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = CommandParser(
         prog=typed("data"),
         description="Statistics of each split of a corpus. The options are the configuration's "
-        "data.* keys. Lengths count words; tokens count words and one </s> a sentence.",
+        "data.* keys. Lengths count words; tokens count words and one </s> a sentence. "
+        "data get ptb|yahoo|yelp fetches a data set of the paper.",
     )
     parser.add_argument(
         "--stats",

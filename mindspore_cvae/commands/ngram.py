@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command; see the module's first lines. Raises what :func:`measure` raises."""
     parser = SettingsParser(
         prog=typed("ngram"),
-        description="Forward and reverse perplexity by KenLM; writes RUN/ngram.json.",
+        description="Forward and reverse perplexity by KenLM; writes RUN/ngram.json. "
+        "ngram build makes KenLM's programs, once.",
         allow_abbrev=False,
         usable_after_training=True,
     )

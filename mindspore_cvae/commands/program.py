@@ -21,7 +21,7 @@ COMMANDS = {
     "Train and measure": {
         "train": ("train:train_main", "train a system and keep the run"),
         "eval": ("evaluate:eval_main", "the metrics of a run"),
-        "ngram": ("ngram:main", "forward and reverse perplexity by KenLM"),
+        "ngram": ("ngram:main", "forward and reverse perplexity by KenLM; ngram build"),
         "probe": ("probe:main", "how well a linear classifier reads labels from the codes"),
         "report": ("report:main", "a run on one page, report.html"),
         "compare": ("compare:main", "several runs side by side on one page"),
@@ -39,7 +39,7 @@ COMMANDS = {
         "toy": ("toy:toy_main", "the synthetic clustering experiment (Table 5)"),
     },
     "Prepare": {
-        "data": ("data:main", "what is in a corpus"),
+        "data": ("data:main", "what is in a corpus; data get fetches one of the paper's"),
         "grammar": ("grammar:main", "write the embedded corpus, or a sentence's probability"),
         "systems": ("systems:main", "every slot of every system"),
         "config": ("config:main", "every key, its default and its meaning"),
@@ -53,6 +53,13 @@ COMMANDS = {
     },
 }
 """By group and name: module and function below commands, and one line for ``--help``."""
+
+SECOND_WORDS = {
+    ("data", "get"): "get_data:main",
+    ("ngram", "build"): "build_kenlm:main",
+}
+"""Commands of two words, which bring what the one of the first word needs; they import nothing but
+the standard library, so that scripts can call them before anything is installed."""
 
 
 def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
@@ -88,7 +95,10 @@ def _run(arguments: list[str]) -> object:
         near = difflib.get_close_matches(name, targets, 1)
         hint = f": did you mean {near[0]}?" if near else ""
         raise InputError(f"there is no command {name}{hint} ({_typed()} --help lists them)")
-    return _command(targets[name])(rest)
+    target = SECOND_WORDS.get((name, rest[0])) if rest else None
+    if target:
+        del rest[0]
+    return _command(target or targets[name])(rest)
 
 
 def _command(target: str) -> Callable[[list[str]], object]:

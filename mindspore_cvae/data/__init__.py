@@ -1,2 +1,2 @@
-"""Text to batches of fixed shapes: text, vocabulary, corpus, labels, sentences, widths, batches;
-and the embedded corpus with known probabilities: grammar, newswire."""
+"""Text to batches of fixed shapes: text, vocabulary, corpus, labels, sentences, widths, batches; the
+embedded corpus with known probabilities: grammar, newswire; and the paper's texts: published."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import shlex
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ import numpy as np
 
 from mindspore_cvae.config.keys import Data
 from mindspore_cvae.data import grammar
+from mindspore_cvae.data.published import DATA_SETS
 from mindspore_cvae.data.text import read_text
 from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, SPECIALS, UNKNOWN, Vocabulary
-from mindspore_cvae.errors import InputError
+from mindspore_cvae.errors import InputError, typed
 
 SPLITS = ("train", "valid", "test")
 FILE_NAMES = {
@@ -305,12 +307,11 @@ def _much_unknown(split: Split) -> str | None:
 
 
 def _how_to_fetch(place: str) -> str:
-    """Of a data set that a script of the checkout fetches, the command."""
+    """Of a data set of the paper, the command that fetches it."""
     name = Path(place).name
-    script = Path(__file__).resolve().parents[2] / "scripts" / "get_data.sh"
-    if name not in ("ptb", "yahoo", "yelp") or not script.is_file():
+    if name not in DATA_SETS:
         return ""
-    return f"; `bash scripts/get_data.sh {name}` of the checkout fetches this data set"
+    return f"; `{typed('data get')} {name} {shlex.quote(place)}` fetches this data set"
 
 
 def _with_truth(split: Split, sample: grammar.Sample) -> Split:

@@ -17,13 +17,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from mindspore_cvae.devices import launcher
-from mindspore_cvae.errors import DeviceError
+from mindspore_cvae.errors import DeviceError, typed
 
 OK, MISSING, UNKNOWN = "ok", "missing", "unknown"
 """States of a finding; ``unknown`` where a step before it must be mended first."""
@@ -127,17 +127,20 @@ def _python_findings() -> Iterator[Finding]:
         f"{_dotted(version)} ({sys.executable})",
         f"MindSpore {MINDSPORE} has wheels for {' to '.join(map(_dotted, PYTHONS))}",
     )
-    yield _package_finding("mindspore", lambda found: found.startswith(f"{MINDSPORE}."))
-    yield _package_finding("numpy", lambda found: int(found.split(".")[0]) < 2)
+    yield _package_finding(
+        "mindspore", f"=={MINDSPORE}.*", lambda found: found.startswith(f"{MINDSPORE}.")
+    )
+    yield _package_finding("numpy", ">=1.25,<2", lambda found: int(found.split(".")[0]) < 2)
 
 
-def _package_finding(name: str, is_fit) -> Finding:
+def _package_finding(name: str, wanted: str, is_fit: Callable[[str], bool]) -> Finding:
+    remedy = f'pip install "{name}{wanted}"'
     try:
         found = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Finding("all", name, MISSING, "not installed", "pip install .")
+        return Finding("all", name, MISSING, "not installed", remedy)
     state = OK if is_fit(found) else MISSING
-    return Finding("all", name, state, found, "pip install . takes the version that fits")
+    return Finding("all", name, state, found, remedy)
 
 
 def _cpu_findings() -> Iterator[Finding]:
@@ -172,7 +175,10 @@ def _toolkit_findings(environment: Mapping[str, str], error: str) -> Iterator[Fi
 
 def _gpu_findings(environment: Mapping[str, str]) -> Iterator[Finding]:
     yield from _library_findings(
-        "GPU", GPU_LIBRARIES, environment, 'pip install ".[gpu]", and start with scripts/run_gpu.sh'
+        "GPU",
+        GPU_LIBRARIES,
+        environment,
+        f"{launcher.install_command()}, and start with {typed('launcher')} COMMAND",
     )
     driver = _ask("driver_report", environment)
     yield Finding(
@@ -209,7 +215,7 @@ def _ascend_findings(environment: Mapping[str, str], device_folder: Path) -> Ite
         "CANN",
         OK if home and Path(home).is_dir() else MISSING,
         home or "no ASCEND_HOME_PATH",
-        "install CANN's toolkit, then source ascend_env.sh",
+        "install CANN's toolkit, then source its set_env.sh",
     )
     release = _cann_release(home) if home else None
     yield Finding(
@@ -225,10 +231,13 @@ def _ascend_findings(environment: Mapping[str, str], device_folder: Path) -> Ite
         "operators",
         OK if operators and Path(operators).is_dir() else MISSING,
         operators or "no ASCEND_OPP_PATH",
-        "install CANN's ops package, then source ascend_env.sh",
+        "install CANN's ops package, then source CANN's set_env.sh",
     )
     yield from _library_findings(
-        "Ascend", ASCEND_LIBRARIES, environment, "source ascend_env.sh sets LD_LIBRARY_PATH"
+        "Ascend",
+        ASCEND_LIBRARIES,
+        environment,
+        "source CANN's set_env.sh, which sets LD_LIBRARY_PATH",
     )
     missing = _ask("missing_modules", environment, "te", "hccl").get("missing", ["te", "hccl"])
     yield Finding(
@@ -236,7 +245,7 @@ def _ascend_findings(environment: Mapping[str, str], device_folder: Path) -> Ite
         "CANN's Python packages",
         MISSING if missing else OK,
         f"not found: {', '.join(missing)}" if missing else "te, hccl",
-        "source ascend_env.sh sets PYTHONPATH; else install CANN's te and hccl wheels",
+        "source CANN's set_env.sh, which sets PYTHONPATH; else install its te and hccl wheels",
     )
 
 
@@ -267,7 +276,7 @@ def _use_finding(
     steps: Mapping[str, Sequence[Finding]],
 ) -> Finding:
     if not has_mindspore:
-        return Finding(device, "use", UNKNOWN, "MindSpore is not installed", "pip install .")
+        return Finding(device, "use", UNKNOWN, "MindSpore is not installed", "see above")
     result = _ask("use_report", environment, device)
     if "devices" in result:
         return Finding(device, "use", OK, f"{result['devices']} usable, computed a product on one")

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mindspore_cvae.common.files import write_atomically
-from mindspore_cvae.errors import DeviceError
+from mindspore_cvae.errors import DeviceError, checkout
 
 RELEASES = ((11, 1), (11, 8))
 """First and last release of CUDA that the plugin of MindSpore 2.10 accepts."""
@@ -69,6 +69,11 @@ def cuda_11_folders() -> list[Path]:
     return folders if has_runtime else []
 
 
+def install_command() -> str:
+    """What installs the extra ``gpu``, from a checkout or beside the installed package."""
+    return 'pip install ".[gpu]"' if checkout() else 'pip install "mindspore_cvae[gpu]"'
+
+
 def cache_folder(environment: Mapping[str, str]) -> Path:
     """Where the stand-in for the CUDA toolkit lies."""
     base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME", "~"), ".cache")
@@ -93,7 +98,7 @@ def gpu_environment(environment: Mapping[str, str]) -> dict[str, str]:
         if not folders:
             raise DeviceError(
                 "no CUDA 11 for the device GPU: set CUDA_HOME to a toolkit of a release from "
-                '11.1 to 11.8, or install its libraries with: pip install ".[gpu]"'
+                f"11.1 to 11.8, or install its libraries with: {install_command()}"
             )
         cuda_home = str(_stand_in(cache_folder(environment)))
     libraries = [*map(str, folders), environment.get("LD_LIBRARY_PATH", "")]

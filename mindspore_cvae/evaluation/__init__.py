@@ -1,2 +1,3 @@
 """How good a model is: scoring, estimators, bounds, importance (with proposals), annealing,
-fresh_critics, ngram, probe, metrics, columns (what each number means and bounds)."""
+fresh_critics, ngram (with kenlm_building), probe, metrics, columns (what each number means and
+bounds)."""

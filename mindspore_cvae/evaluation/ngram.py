@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindspore_cvae.errors import InputError
+from mindspore_cvae.errors import InputError, checkout, typed
 
 if TYPE_CHECKING:
     import kenlm
@@ -114,21 +114,31 @@ class Score:
     unknown: int
 
 
+def programs_folder() -> Path:
+    """Where KenLM's programs are built and looked for: $KENLM_BIN, else .kenlm/bin of the checkout,
+    else, of an installed package, mindspore_cvae/kenlm/bin in the user's cache."""
+    if os.environ.get("KENLM_BIN"):
+        return Path(os.environ["KENLM_BIN"])
+    root = checkout()
+    if root is not None:
+        return root / ".kenlm" / "bin"
+    cache = os.environ.get("XDG_CACHE_HOME") or Path("~", ".cache")
+    return Path(cache, "mindspore_cvae", "kenlm", "bin").expanduser()
+
+
 def find_program(name: str) -> Path:
-    """Where a program of KenLM lies: in $KENLM_BIN, in .kenlm/bin of the checkout, or on the PATH.
+    """Where a program of KenLM lies: in :func:`programs_folder`, or on the PATH.
 
     Raises:
-        ProgramError: It is in none of them.
+        ProgramError: It is in neither.
     """
-    folders = [Path(__file__).resolve().parents[2] / ".kenlm" / "bin"]
-    if os.environ.get("KENLM_BIN"):
-        folders = [Path(os.environ["KENLM_BIN"])]
-    found = [path for path in (folder / name for folder in folders) if os.access(path, os.X_OK)]
-    program = found[0] if found else shutil.which(name)
+    folder = programs_folder()
+    beside = folder / name
+    program = beside if os.access(beside, os.X_OK) else shutil.which(name)
     if program is None:
         raise ProgramError(
-            f"KenLM's program {name} was not found in {folders[0]} or on the PATH: build it with "
-            "bash scripts/build_kenlm.sh, or name its folder with KENLM_BIN"
+            f"KenLM's program {name} was not found in {folder} or on the PATH: build it with "
+            f"{typed('ngram build')}, or name its folder with KENLM_BIN"
         )
     return Path(program)
 

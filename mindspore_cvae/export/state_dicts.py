@@ -152,7 +152,7 @@ def _check_names(path: Path, names: Sequence[str], expected: Shapes) -> None:
         if found:
             raise InputError(
                 f"{path}: {min(found)!r} {problem} ({len(found)} such): the model that system and "
-                "sizes of the configuration describe has other parameters (docs/use/export.md)"
+                "sizes of the configuration describe has other parameters"
             )
 
 

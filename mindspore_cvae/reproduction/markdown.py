@@ -51,7 +51,7 @@ def _preface(document: Mapping, exhibit: Exhibit) -> list[str]:
     if exhibit.kind in ("metrics", "sweep", "epochs"):
         lines.append(
             "The paper's columns keep its estimators; where critics estimate the KL, they bound "
-            "nothing. The exact and importance-weighted columns do (docs/use/metrics.md)."
+            "nothing. The exact and importance-weighted columns do (`mindspore-cvae columns`)."
         )
     if exhibit.note:
         lines.append(exhibit.note)

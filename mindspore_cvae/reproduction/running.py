@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.config import layers as configuration
-from mindspore_cvae.errors import InputError
+from mindspore_cvae.errors import InputError, typed
 from mindspore_cvae.reproduction.jobs import Job, Rates, training_of
 from mindspore_cvae.reproduction.markdown import markdown
 from mindspore_cvae.reproduction.paper import (
@@ -165,7 +165,7 @@ def missing_data(job: Job) -> str | None:
     place = job.config.data.dir if job.config is not None else None
     if place is None or Path(place).exists():
         return None
-    return f"its corpus {place} is not there: bash scripts/get_data.sh, or --data_dir"
+    return f"its corpus {place} is not there: {typed('data get')}, or --data_dir"
 
 
 def training_stage(job: Job, options: argparse.Namespace) -> Stage:

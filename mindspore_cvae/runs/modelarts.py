@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 from mindspore_cvae.common.files import is_temporary, open_own, write_atomically
 from mindspore_cvae.devices.choosing import is_rank
-from mindspore_cvae.errors import DeviceError, InputError, warn_user
+from mindspore_cvae.errors import DeviceError, InputError, typed, warn_user
 from mindspore_cvae.runs import checkpoints, lock
 from mindspore_cvae.runs import folder as runs_folder
 
@@ -148,7 +148,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if host()[0] > 1 and not is_rank():
         raise InputError(
             f"the job has {host()[0]} hosts, and this process trains alone: start the processes of "
-            "each host by python -m mindspore_cvae ranks (docs/machines/modelarts.md)"
+            f"each host by {typed('ranks')}"
         )
 
 

@@ -189,7 +189,7 @@ def test_missing_program_is_one_line_and_exit_code_1(tmp_path, monkeypatch, caps
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "lmplz was not found" in error
-    assert "scripts/build_kenlm.sh" in error
+    assert "mindspore-cvae ngram build" in error
 
 
 @pytest.mark.parametrize(
