@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import signal
 import sys
@@ -22,21 +23,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mindspore_cvae import __version__
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.common.progress import silence, tell
 from mindspore_cvae.config import layers
 from mindspore_cvae.config import options as config_options
+from mindspore_cvae.config.keys import flatten
 from mindspore_cvae.data.corpus import Corpus, Split, load_corpus
 from mindspore_cvae.data.labels import sentences_labelled
 from mindspore_cvae.data.sentences import number_sentences
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import InputError, warn_user
-from mindspore_cvae.runs import events, folder
+from mindspore_cvae.runs import codes, events, folder
 
 if TYPE_CHECKING:
     from mindspore_cvae.config.keys import Config
     from mindspore_cvae.evaluation.probe import Probe
     from mindspore_cvae.runs.loading import LoadedRun
+
+
+DECIDE_CODES = ("seed", "precision", "data.max_words")
+"""Settings outside of the slots, the model and ``eval`` that a code may depend on."""
 
 
 class Neighbour(NamedTuple):
@@ -177,6 +184,7 @@ class ContrastiveVAE:
         self.step = run.step
         self.latent_size = config.model.latent_size
         rows, max_words = config.eval.rows, config.data.max_words
+        self._model = run.model
         self._encoder = SentenceEncoder(run.model, self.latent_size, max_words, rows)
         self._decoder = SentenceDecoder(run.model.decoder, rows)
         self._evaluator = Scorer(run.model, config, graph_widths(max_words))
@@ -395,7 +403,8 @@ class ContrastiveVAE:
     def nearest(self, sentences: Sequence[str], k: int = 5) -> list[list[Neighbour]]:
         """The training sentences whose posterior means are closest.
 
-        The first call reads the run's training text (``data.dir``) and encodes it.
+        The first call reads the run's training text (``data.dir``) and encodes it; the codes are
+        kept in the run's folder, and taken from there as long as they are what would be computed.
 
         Args:
             sentences: N texts.
@@ -408,9 +417,37 @@ class ContrastiveVAE:
             raise InputError(f"k must be 1 or more, not {k}")
         z = self.encode(sentences)
         if self._training is None:
-            split = self._corpus("neighbours are").train
-            self._training = _Codes(split, self._encode(split.sentences))
+            corpus = self._corpus("neighbours are")
+            self._training = _Codes(corpus.train, self._training_codes(corpus))
         return [self._training.nearest(point, k, self.vocabulary) for point in z]
+
+    def _training_codes(self, corpus: Corpus) -> np.ndarray:
+        """Posterior means of the training split, (N, Z), computed or kept."""
+        decided_by = {
+            "version": __version__,
+            "machine": choosing.machine(),
+            "text": corpus.text("train"),
+            "weights": self._weights(),
+            "settings": {
+                key: value
+                for key, value in flatten(self.config).items()
+                if key.startswith(("slots.", "model.", "eval.")) or key in DECIDE_CODES
+            },
+        }
+        sentences = corpus.train.sentences
+        z = codes.read_codes(self.folder, decided_by, (len(sentences), self.latent_size))
+        if z is None:
+            z = self._encode(sentences)
+            codes.keep_codes(self.folder, decided_by, z)
+        return z
+
+    def _weights(self) -> str:
+        """SHA-256 of the model's parameters."""
+        digest = hashlib.sha256()
+        for parameter in sorted(self._model.get_parameters(), key=lambda each: each.name):
+            digest.update(parameter.name.encode())
+            digest.update(parameter.asnumpy().tobytes())
+        return digest.hexdigest()
 
     @_guarded
     def mean_code(self, label: str) -> tuple[np.ndarray, int]:

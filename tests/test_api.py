@@ -200,6 +200,33 @@ def test_nearest_are_the_closest_training_sentences(model):
     assert len(model.nearest(queries, k=100)[0]) == len(SENTENCES)
 
 
+def test_the_training_codes_are_kept_while_nothing_changes(tmp_path):
+    run = write_run(tmp_path, "ae")
+    text = tmp_path / "data" / "train.txt"
+
+    def encoded(model):
+        """How many sentences a call encodes, and what it finds."""
+        with mock.patch.object(model, "_encoder", wraps=model._encoder) as encoder:
+            encoder.has_closed_form = model._encoder.has_closed_form
+            found = model.nearest([PAIR[1]], k=3)
+        return sum(len(call.args[0]) for call in encoder.call_args_list), found
+
+    model = ContrastiveVAE.load(run)
+    count, found = encoded(model)
+    assert count == 1 + len(SENTENCES)
+    assert encoded(model) == (1, found), "the model itself remembers"
+    model._training = None
+    assert encoded(model) == (1, found), "the run's folder does"
+    weight = next(iter(model._model.get_parameters()))
+    weight.set_data(weight + 0.25)
+    model._training = None
+    count, other = encoded(model)
+    assert count == 1 + len(SENTENCES), "other weights"
+    model._training = None
+    text.write_text("".join(f"{line}\n" for line in SENTENCES[:-1]))
+    assert encoded(model)[0] == len(SENTENCES), "another text"
+
+
 def test_nearest_names_a_sentence_once(tmp_path):
     run = write_run(tmp_path, "ae")
     text = tmp_path / "data" / "train.txt"

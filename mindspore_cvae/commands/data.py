@@ -1,6 +1,10 @@
 """`python -m mindspore_cvae data --stats DIR_OR_FILE`: what is in a corpus (Appendix A.1)."""
 
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +12,9 @@ from mindspore_cvae.config.keys import OPTIONS, Data
 from mindspore_cvae.config.options import shown
 from mindspore_cvae.data.corpus import Corpus, load_corpus
 from mindspore_cvae.data.labels import label_counts, listed
-from mindspore_cvae.errors import CommandParser, typed
+from mindspore_cvae.errors import CommandParser, InputError, typed
+
+STANDARD_INPUT = "-"
 
 OPTIONS_OF_DATA = (
     "vocabulary_size", "unk_alias", "lowercase", "label_column", "too_long", "max_words",
@@ -49,6 +55,23 @@ def statistics_table(corpus: Corpus) -> str:
     )
 
 
+def _read(source: str | None, options: Mapping[str, Any]) -> Corpus:
+    """The corpus of a path, of nothing or of standard input, which is named in what is told."""
+    if source != STANDARD_INPUT:
+        return load_corpus(Data(dir=source, **options))
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("no text: --stats - reads what a pipe or a file brings")
+    with tempfile.NamedTemporaryFile(prefix="corpus-") as file:
+        file.write(sys.stdin.buffer.read())
+        file.flush()
+        try:
+            corpus = load_corpus(Data(dir=file.name, **options))
+        except InputError as error:
+            raise InputError(str(error).replace(file.name, "standard input")) from None
+    messages = (message.replace(file.name, "standard input") for message in corpus.messages)
+    return replace(corpus, messages=tuple(messages))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the statistics that the arguments ask for. Raises InputError on bad input."""
     parser = CommandParser(
@@ -63,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nargs="?",
         metavar="DIR_OR_FILE",
         help="a folder with train.txt, valid.txt (or val.txt) and test.txt, or one text file; "
-        "without a value, the embedded corpus",
+        "without a value, the embedded corpus; - is standard input",
     )
     for name in OPTIONS_OF_DATA:
         option = OPTIONS[f"data.{name}"]
@@ -79,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, value in given.items()
         if value is not None
     }
-    corpus = load_corpus(Data(dir=source, **options))
+    corpus = _read(source, options)
     for message in corpus.messages:
         print(message)
     print(statistics_table(corpus))

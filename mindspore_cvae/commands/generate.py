@@ -120,7 +120,12 @@ def _decoding(default: str) -> Callable[[argparse.ArgumentParser], None]:
 
 
 def _input(command: argparse.ArgumentParser) -> None:
-    command.add_argument("sentences", nargs="*", metavar="SENTENCE", help="words between blanks")
+    command.add_argument(
+        "sentences",
+        nargs="*",
+        metavar="SENTENCE",
+        help="words between blanks; - alone is standard input, one sentence a line",
+    )
     command.add_argument(
         "--input",
         metavar="FILE",
@@ -135,13 +140,19 @@ def _pair(command: argparse.ArgumentParser) -> None:
 
 def _codes(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--codes", required=True, metavar="FILE", help="an array (N, Z), as encode writes it"
+        "--codes",
+        required=True,
+        metavar="FILE",
+        help="an array (N, Z), as encode writes it; - is standard input",
     )
 
 
 def _sum(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "sentences", nargs="+", metavar="SENTENCE", help="with - or + between them"
+        "sentences",
+        nargs="+",
+        metavar="SENTENCE",
+        help="with - or + between them; - alone is standard input, with each on a line of its own",
     )
     command.set_defaults(input=None)
 
@@ -186,6 +197,8 @@ def _check(arguments: argparse.Namespace) -> None:
         if value < lowest:
             raise InputError(f"--{name} must be {lowest} or more, not {value}")
     if arguments.action == "arithmetic":
+        if arguments.sentences == [STANDARD_INPUT]:
+            arguments.sentences = _lines_of(_standard_input())
         arguments.signs = ["+", *arguments.sentences[1::2]]
         arguments.sentences = arguments.sentences[::2]
         if set(arguments.signs) - {"+", "-"} or len(arguments.signs) != len(arguments.sentences):
@@ -195,6 +208,8 @@ def _check(arguments: argparse.Namespace) -> None:
         Decoding(method=options.pop("decoding"), **options)
     if arguments.action == "encode" and arguments.output is None and not arguments.jsonl:
         raise InputError("encode writes an array: name its file with --output, or take --jsonl")
+    if arguments.action == "decode" and arguments.codes == STANDARD_INPUT and _has_no_input():
+        raise InputError("no codes: --codes - reads what a pipe or a file brings")
     if arguments.output is not None:
         check_output(arguments.output)
 
@@ -203,7 +218,7 @@ def _read_sentences(arguments: argparse.Namespace, config: Config) -> list[str]:
     """The given sentences, after what is wrong with them has been told."""
     if arguments.sentences and arguments.input is not None:
         raise InputError("give sentences as arguments or with --input, not both")
-    if arguments.sentences:
+    if arguments.sentences and arguments.sentences != [STANDARD_INPUT]:
         sentences, where = arguments.sentences, "sentence"
     else:
         name = STANDARD_INPUT if arguments.input is None else arguments.input
@@ -211,7 +226,7 @@ def _read_sentences(arguments: argparse.Namespace, config: Config) -> list[str]:
             text, where = _standard_input(), "standard input, line"
         else:
             text, where = read_text(name, may_be_pipe=True), f"{name}, line"
-        sentences = text.removesuffix("\n").split("\n") if text else []
+        sentences = _lines_of(text)
     if arguments.action == "interpolate" and len(sentences) != 2:
         raise InputError(f"interpolate takes two sentences, not {len(sentences)}")
     if not sentences:
@@ -222,10 +237,19 @@ def _read_sentences(arguments: argparse.Namespace, config: Config) -> list[str]:
     return list(sentences)
 
 
+def _lines_of(text: str) -> list[str]:
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def _standard_input() -> str:
-    if sys.stdin.isatty():
+    if _has_no_input():
         raise InputError("no sentences: give them as arguments, with --input FILE, or by a pipe")
     return decode_text(sys.stdin.buffer.read(), "standard input")
+
+
+def _has_no_input() -> bool:
+    """Whether standard input is a person's, who was not asked for anything, or closed."""
+    return sys.stdin is None or sys.stdin.isatty()
 
 
 @contextlib.contextmanager
@@ -307,16 +331,17 @@ def _encode(model: ContrastiveVAE, arguments, sentences) -> str | bytes:
 
 
 def _decode(model: ContrastiveVAE, arguments, sentences) -> str:
-    content = read_regular(Path(arguments.codes))
+    if arguments.codes == STANDARD_INPUT:
+        name, content = "standard input", sys.stdin.buffer.read()
+    else:
+        name, content = arguments.codes, read_regular(Path(arguments.codes))
     try:
         z = read_array(io.BytesIO(content), lambda kind, shape: None)
         is_good = z.dtype.kind == "f" and bool(np.isfinite(z).all())
     except UNREADABLE:
         is_good = False
     if not is_good:
-        raise InputError(
-            f"{arguments.codes} is no .npy file of finite numbers, as encode writes it"
-        )
+        raise InputError(f"{name} is no .npy file of finite numbers, as encode writes it")
     texts = model.decode(z, seed=arguments.seed, **_options(arguments))
     rows = [{"index": number, "sentence": text} for number, text in enumerate(texts)]
     return _lines(rows, arguments, lambda row: row["sentence"])

@@ -1,2 +1,2 @@
-"""Text to batches of fixed shapes: text, vocabulary, corpus, labels, sentences, widths, batches; the
-embedded corpus with known probabilities: grammar, newswire; and the paper's texts: published."""
+"""Text to batches of fixed shapes: text, vocabulary, corpus, labels, sentences, widths, batches;
+the embedded corpus with known probabilities: grammar, newswire; the paper's texts: published."""

@@ -7,6 +7,7 @@
     RUN/metrics-<split>.json  the last evaluation of each split
     RUN/ngram.json            the last perplexities by KenLM
     RUN/probe.json            how well labels were last read from codes
+    RUN/codes.safetensors     codes of the training sentences, see :mod:`runs.codes`
     RUN/report.html           all of it for people, see :mod:`report.sections`
     RUN/profile/              what MindSpore's profiler wrote (``train.py --profile``)
     RUN/tensorboard/          see :mod:`runs.events` (``train.tensorboard``)
@@ -60,6 +61,8 @@ CHECKPOINTS = "checkpoints"
 NGRAM = "ngram.json"
 
 PROBE = "probe.json"
+
+CODES = "codes.safetensors"
 
 PROFILE = "profile"
 
@@ -135,7 +138,7 @@ def is_own(folder: Path, path: Path) -> bool:
     folders = (CHECKPOINTS, EXPORT, PROFILE, events.FOLDER)
     if rest:
         return first in folders
-    own = (CONFIG, VOCABULARY, LOG, LOCK, NGRAM, PROBE, REPORT, *folders)
+    own = (CONFIG, VOCABULARY, LOG, LOCK, NGRAM, PROBE, CODES, REPORT, *folders)
     return first in (*own, *map(metrics_name, SPLITS), *map(sentences_name, SPLITS))
 
 
@@ -581,7 +584,7 @@ class Run:
         configuration goes last, so that a rest is still a run."""
         if not is_ours(self.folder):
             return
-        own = [VOCABULARY, LOG, NGRAM, PROBE, REPORT]
+        own = [VOCABULARY, LOG, NGRAM, PROBE, CODES, REPORT]
         own += [name(split) for split in SPLITS for name in (metrics_name, sentences_name)]
         files = [self.folder / name for name in own]
         files += [*checkpoint_files(self.checkpoints), *_exported(self.folder / EXPORT)]

@@ -116,6 +116,28 @@ def test_sentences_come_from_arguments_a_file_or_standard_input(call, model, tmp
     assert call("reconstruct")[:2] == (0, expected)
 
 
+@pytest.mark.parametrize("action", ["reconstruct", "interpolate", "nearest", "score", "encode"])
+def test_a_dash_is_standard_input(call, typed, action):
+    given = ("--jsonl", "--seed", 1) if action in ("reconstruct", "interpolate") else ("--jsonl",)
+    expected = call(action, *PAIR, *given)[:2]
+    assert expected[0] == 0 and expected[1]
+    typed("\n".join(PAIR).encode())
+    assert call(action, "-", *given)[:2] == expected
+
+
+def test_a_dash_is_standard_input_of_arithmetic_and_of_codes(call, model, typed):
+    expected = call("arithmetic", PAIR[0], "-", PAIR[1])[:2]
+    typed(f"{PAIR[0]}\n-\n{PAIR[1]}\n".encode())
+    assert call("arithmetic", "-")[:2] == expected
+    file = io.BytesIO()
+    np.save(file, model.encode(PAIR))
+    typed(file.getvalue())
+    assert call("decode", "--codes", "-")[:2] == (0, model.reconstruct(PAIR))
+    typed(b"no array")
+    code, _, told = call("decode", "--codes", "-")
+    assert code == 2 and told.startswith("error: standard input is no .npy file")
+
+
 def test_reconstruct_as_json_lines(call, model):
     _, lines, _ = call("reconstruct", *PAIR, "--jsonl")
     assert [json.loads(line) for line in lines] == [

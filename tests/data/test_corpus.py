@@ -1,6 +1,7 @@
 """Text files and the embedded corpus as splits of numbered sentences."""
 
 import dataclasses
+import io
 import math
 import subprocess
 import sys
@@ -559,3 +560,17 @@ def test_the_identity_of_a_text_is_its_content(tmp_path):
     first, same, other = texts("x", "b b\n"), texts("y", "b b\n"), texts("z", "b\nb\n")
     assert first == same and len(set(first.values())) == 3
     assert first["valid"] == other["valid"] and first["test"] != other["test"]
+
+
+def test_statistics_of_standard_input(folder, monkeypatch, capsys):
+    text = "".join(f"sentence number {number}\n" for number in range(100))
+    path = folder / "text.txt"
+    path.write_text(text)
+    print_statistics(["--stats", str(path)])
+    expected = capsys.readouterr().out.replace(str(path), "standard input")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    print_statistics(["--stats", "-"])
+    assert capsys.readouterr().out == expected and "100" in expected
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\n\xff\n")))
+    with pytest.raises(InputError, match="^standard input, line 2: bytes that are not UTF-8"):
+        print_statistics(["--stats", "-"])

@@ -246,7 +246,11 @@ TYPED = st.lists(
 @example(sentences=["market " * 13, "market"])
 def test_any_sentences_are_used_or_refused(run, model, action, sentences):
     argv = [action, "--run", run, "--jsonl", "--", *sentences]
-    with mock.patch.object(generate.ContrastiveVAE, "load", return_value=model):
+    with (
+        mock.patch.object(generate.ContrastiveVAE, "load", return_value=model),
+        # A sentence that is a dash stands for it.
+        mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the market\n"))),
+    ):
         code, printed, _ = called(generate_main, argv)
     assert code == 0 or printed == ""
     if code == 0:
