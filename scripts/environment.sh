@@ -4,7 +4,7 @@
 # Takes the active virtual environment if there is one, else the one in .venv, which it makes. PYTHON names
 # the interpreter to make it with; one that lies in a virtual environment itself is used as it is. The
 # package is installed in place, with the optional EXTRA (test, gpu, ...), once for every
-# pyproject.toml and setup.py.
+# pyproject.toml and setup.py. MINDSPORE_CVAE_WITHOUT_KENLM=1 leaves KenLM out, which needs a compiler.
 # Afterwards PYTHON is the environment's interpreter. Any failure ends the calling script with one line.
 
 environment_fail() {
@@ -67,18 +67,21 @@ environment_select() {
 }
 
 environment_install() {
-    local extra=$1 prefix stamp key
+    local extra=$1 without_kenlm=${MINDSPORE_CVAE_WITHOUT_KENLM:-0} prefix stamp key
     prefix=$("$PYTHON" -c 'import sys; print(sys.prefix)')
     stamp=$prefix/.mindspore_cvae-installed${extra:+-$extra}
     key="$PWD $("$PYTHON" -c 'import hashlib; print(hashlib.sha256(open("pyproject.toml", "rb").read() + open("setup.py", "rb").read()).hexdigest())')"
+    if [ "$without_kenlm" != 0 ]; then
+        key="$key without kenlm"
+    fi
     if [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then
         return
     fi
-    command -v "${CXX:-c++}" >/dev/null ||
-        environment_fail "no C++ compiler was found, which the package kenlm needs (Debian: apt install g++)"
+    [ "$without_kenlm" != 0 ] || command -v "${CXX:-c++}" >/dev/null ||
+        environment_fail "no C++ compiler was found, which the package kenlm needs: install one (Debian: apt install g++), or go on without the command ngram by MINDSPORE_CVAE_WITHOUT_KENLM=1"
     printf 'installing the package into %s (MindSpore is a download of about 1 GB)\n' "$prefix"
     "$PYTHON" -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}" ||
-        environment_fail "the installation failed; its message stands above"
+        environment_fail "the installation failed; its message stands above (if it is about kenlm: MINDSPORE_CVAE_WITHOUT_KENLM=1 does without it, and without the command ngram)"
     printf '%s\n' "$key" >"$stamp"
 }
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mindspore_cvae.api import ContrastiveVAE
 from mindspore_cvae.commands.options import SettingsParser, add_settings, number, settings
 from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.errors import typed
+from mindspore_cvae.evaluation.ngram import (
+    ORDER,
+    PROTOCOLS,
+    check_kenlm,
+    evaluate,
+    find_program,
+)
 from mindspore_cvae.runs import folder as runs_folder
 from mindspore_cvae.runs.outputs import check_folder
-
-if TYPE_CHECKING:
-    pass
-from mindspore_cvae.evaluation.ngram import ORDER, PROTOCOLS, evaluate, find_program
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(arguments.run)
     config = runs_folder.read_config(folder, **settings(arguments))
     # Minutes of decoding should not end at a missing program.
+    check_kenlm()
     find_program("lmplz")
     check_folder(folder, "--run")
     vocabulary = Vocabulary.load(folder / runs_folder.VOCABULARY)

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from mindspore_cvae.devices.ranks import (
+    MSRUN_OPTIONS,
     Follower,
     environment_number,
     failure,
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--processes", type=int, required=True, metavar="N", help="of this host")
     parser.add_argument("--log_dir", type=Path, required=True, metavar="DIR", help="for their logs")
+    for name, text in MSRUN_OPTIONS.items():
+        parser.add_argument(f"--{name}", metavar="VALUE", help=f"of msrun: {text}")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="script and its arguments")
     arguments = parser.parse_args(argv)
     count, log_dir, environment = arguments.processes, arguments.log_dir, dict(os.environ)
@@ -47,8 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         raise InputError(f"--log_dir {log_dir}: {error.strerror}") from error
 
+    given = {name: getattr(arguments, name) for name in MSRUN_OPTIONS}
+    own = {name: value for name, value in given.items() if value is not None}
     table = environment.get("RANK_TABLE_FILE")
     if table:
+        if own:
+            raise InputError(f"--{min(own)} is msrun's, which RANK_TABLE_FILE does without")
         if not Path(table).is_file():
             raise InputError(f"RANK_TABLE_FILE names no file: {table}")
         processes = rank_table_processes(arguments.command, count, log_dir, environment)
@@ -58,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return [process for process in processes if process.poll() is None]
     else:
         first = count * environment_number(environment, "NODE_RANK")
-        processes = [msrun_process(arguments.command, count, log_dir, environment)]
+        processes = [msrun_process(arguments.command, count, log_dir, environment, own)]
 
         def ranks() -> list[subprocess.Popen] | list[psutil.Process]:
             return msrun_workers(processes[0])

@@ -6,6 +6,7 @@ Nothing here imports mindspore before :func:`choose` is called.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,6 +115,22 @@ def chosen() -> str:
     return mindspore.context.get_context("device_target")
 
 
+def instructions(description: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """Those of :data:`INSTRUCTIONS` that this machine's CPU has.
+
+    Args:
+        description: what Linux tells of the CPU, in lines ``flags : ...`` of x86, and
+            ``Features : ...`` of ARM.
+    """
+    try:
+        text = description.read_text(errors="replace")
+    except OSError:
+        return []
+    lines = re.findall(r"^(?:flags|Features)\s*:(.*)", text, re.MULTILINE)
+    told = {name for line in lines for name in line.split()}
+    return [name for name in INSTRUCTIONS if name in told]
+
+
 def machine() -> str:
     """What decides the last bits of a number besides the configuration: the version of mindspore,
     the chosen device, and of a CPU the instructions that its kernels are chosen by."""
@@ -121,11 +138,7 @@ def machine() -> str:
 
     device = chosen()
     if device == "CPU":
-        try:
-            told = set(Path("/proc/cpuinfo").read_text(errors="replace").split())
-        except OSError:
-            told = set()
-        names = ", ".join(name for name in INSTRUCTIONS if name in told)
+        names = ", ".join(instructions())
         device = f"a CPU with {names or 'no instructions that are known here'}"
     return f"MindSpore {mindspore.__version__} on {device}"
 

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindspore_cvae.devices import launcher
+from mindspore_cvae.devices import choosing, launcher
 from mindspore_cvae.errors import DeviceError, typed
 
 OK, MISSING, UNKNOWN = "ok", "missing", "unknown"
@@ -127,6 +127,7 @@ def _python_findings() -> Iterator[Finding]:
         f"{_dotted(version)} ({sys.executable})",
         f"MindSpore {MINDSPORE} has wheels for {' to '.join(map(_dotted, PYTHONS))}",
     )
+    yield _libc_finding()
     yield _package_finding(
         "mindspore", f"=={MINDSPORE}.*", lambda found: found.startswith(f"{MINDSPORE}.")
     )
@@ -143,13 +144,29 @@ def _package_finding(name: str, wanted: str, is_fit: Callable[[str], bool]) -> F
     return Finding("all", name, state, found, remedy)
 
 
-def _cpu_findings() -> Iterator[Finding]:
+def _libc_finding(library: Callable[[str], str | None] = os.confstr) -> Finding:
+    """The C library, which pip does not look at when it takes an ARM wheel of MindSpore."""
     try:
-        flags = re.search(r"^flags\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        flags = None
-    units = re.findall(r"\b(?:avx512_bf16|amx_bf16)\b", flags[1]) if flags else []
+        found = library("CS_GNU_LIBC_VERSION") or ""
+    except (ValueError, OSError):
+        found = ""
+    return Finding(
+        "all",
+        "C library",
+        OK if found else MISSING,
+        found or "not glibc (musl, as in Alpine)",
+        "MindSpore's wheels are linked against glibc: take a distribution that has it (Debian, "
+        "Ubuntu, openEuler)",
+    )
+
+
+def _cpu_findings(description: Path = Path("/proc/cpuinfo")) -> Iterator[Finding]:
+    names = choosing.instructions(description)
+    yield Finding("CPU", "instructions", OK, ", ".join(names) or "none that are known here")
+    units = [name for name in names if name.endswith("bf16")]
     gain = ", ".join(units) or "none seen: --precision fast gains nothing here"
+    if "bf16" in units:
+        gain = "bf16; whether --precision fast gains anything on ARM was not tried"
     yield Finding("CPU", "bfloat16 units", OK, gain)
 
 

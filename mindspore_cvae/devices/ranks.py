@@ -27,6 +27,13 @@ from mindspore_cvae.errors import InputError
 
 POLL_SECONDS = 0.2
 
+MSRUN_OPTIONS = {
+    "bind_core": "bind processes to cores: True, or JSON of cores by device",
+    "bind_numa": "bind processes to NUMA nodes: True, or JSON of nodes by device",
+    "cluster_time_out": "seconds that processes wait for each other at the start (600)",
+}
+"""Options of msrun's own that are passed on, and what each says; it checks their values."""
+
 
 def environment_number(environment: Mapping[str, str], name: str) -> int:
     """A number of the environment; 0 where it is not set."""
@@ -68,7 +75,11 @@ def rank_table_processes(
 
 
 def msrun_process(
-    command: Sequence[str], count: int, log_dir: Path, environment: Mapping[str, str]
+    command: Sequence[str],
+    count: int,
+    log_dir: Path,
+    environment: Mapping[str, str],
+    own: Mapping[str, object] | None = None,
 ) -> subprocess.Popen:
     """Start msrun in a session of its own, where the terminal's signals do not reach it.
 
@@ -77,6 +88,7 @@ def msrun_process(
         log_dir: gets worker_<rank>.log, scheduler.log and msrun.log.
         environment: WORLD_SIZE is the number of all processes (count), NODE_RANK this host's number
             (none), MASTER_ADDR and MASTER_PORT the scheduler's (127.0.0.1 and a free one).
+        own: further options of msrun, by name, of :data:`MSRUN_OPTIONS`.
     """
     # msrun runs whatever is called python.
     programs = log_dir.resolve() / "bin"
@@ -94,6 +106,7 @@ def msrun_process(
         "join": True,
         # The number of no worker: what a log holds is shown here.
         "tail_worker_log": count,
+        **(own or {}),
     }
     with open(log_dir / "msrun.log", "wb") as log:
         return subprocess.Popen(
@@ -248,4 +261,8 @@ def failure(log_dir: Path, status: int) -> str:
         if found:
             rank = log.stem.rpartition("_")[2]
             return f"rank {rank}: {found[1]} (all logs are in {log_dir})"
+    starter = log_dir / "msrun.log"
+    told = starter.read_text(errors="replace") if starter.exists() else ""
+    if refused := re.search(r"^\S*run.py: error: (.*)$", told, re.MULTILINE):
+        return f"msrun: {refused[1]}"
     return f"a process ended with status {status} (all logs are in {log_dir})"

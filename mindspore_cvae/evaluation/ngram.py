@@ -10,6 +10,7 @@ result holds them beside its numbers.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -141,6 +142,19 @@ def find_program(name: str) -> Path:
             f"{typed('ngram build')}, or name its folder with KENLM_BIN"
         )
     return Path(program)
+
+
+def check_kenlm() -> None:
+    """Refuse, before any work, what an installation without KenLM's module cannot do.
+
+    Raises:
+        ProgramError: The module is not installed.
+    """
+    if importlib.util.find_spec("kenlm") is None:
+        raise ProgramError(
+            "n-gram perplexity needs the package kenlm, which was left out of this installation: "
+            "pip install kenlm, which takes a C++ compiler"
+        )
 
 
 def run_program(name: str, *arguments: str, text: Path | None = None) -> str:

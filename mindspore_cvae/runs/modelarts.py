@@ -417,4 +417,10 @@ def _moxing():
             f"{' and '.join(REMOTE)} need moxing, which ModelArts' images have: elsewhere copy the "
             "folder yourself and give its path"
         ) from None
+    # A package of that name on the package index is somebody else's.
+    if not hasattr(getattr(moxing, "file", None), "copy_parallel"):
+        raise DeviceError(
+            f"the package {getattr(moxing, '__file__', 'moxing')} is not ModelArts', since it has "
+            "no moxing.file: pip uninstall moxing, then copy the folder yourself and give its path"
+        )
     return moxing.file

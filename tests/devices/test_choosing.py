@@ -15,6 +15,32 @@ ROOT = Path(__file__).resolve().parents[2]
 NO_NUMBER = {"DEVICE_ID": "", "ASCEND_DEVICE_ID": ""}
 
 
+X86 = """processor\t: 0
+model name\t: avx2 bf16 inside
+flags\t\t: fpu avx2 avx512f amx_bf16 amx_tile
+vmx flags\t: sve
+"""
+ARM = """processor\t: 0
+BogoMIPS\t: 200.00
+Features\t: fp asimd aes sve i8mm bf16
+CPU part\t: 0xd02
+"""
+CPUS = {
+    X86: ["avx2", "avx512f", "amx_bf16"],
+    ARM: ["asimd", "sve", "bf16"],
+    "Features\t: fp asimd asimdrdm\n": ["asimd"],
+    "processor\t: 0\n": [],
+}
+"""Made-up descriptions of x86's and ARM's CPUs, and the instructions in them."""
+
+
+@pytest.mark.parametrize("description", CPUS)
+def test_instructions_of_x86_and_of_arm(tmp_path, description):
+    (tmp_path / "cpuinfo").write_text(description)
+    assert choosing.instructions(tmp_path / "cpuinfo") == CPUS[description]
+    assert choosing.instructions(tmp_path / "nowhere") == []
+
+
 @pytest.fixture
 def machine(monkeypatch):
     """A machine with the given devices; what is selected there is recorded, not done."""

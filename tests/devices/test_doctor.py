@@ -137,6 +137,33 @@ def test_command_that_is_not_there_is_bad_input(wheels, tmp_path, monkeypatch, c
     assert capsys.readouterr().err.count("\n") == 2
 
 
+@pytest.mark.parametrize(
+    ("line", "instructions", "units"),
+    [
+        ("flags\t\t: fpu avx2 avx512_bf16", "avx2, avx512_bf16", "avx512_bf16"),
+        ("Features\t: fp asimd sve bf16", "asimd, sve, bf16", "bf16; whether "),
+        ("Features\t: fp asimd", "asimd", "none seen"),
+        ("", "none that are known here", "none seen"),
+    ],
+)
+def test_cpus_of_x86_and_of_arm(tmp_path, line, instructions, units):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n")
+    rows = by_check(doctor._cpu_findings(tmp_path / "cpuinfo"))
+    assert rows["instructions"].found == instructions
+    assert rows["bfloat16 units"].found.startswith(units)
+
+
+def test_a_c_library_other_than_glibc_is_told():
+    assert doctor._libc_finding(lambda name: "glibc 2.31").state == doctor.OK
+
+    def musl(name):
+        raise ValueError("unrecognized configuration name")
+
+    finding = doctor._libc_finding(musl)
+    assert finding.state == doctor.MISSING
+    assert "musl" in finding.found and "glibc" in finding.remedy
+
+
 def test_every_gpu_library_is_a_row(tmp_path):
     make_library(tmp_path, "libcudart.so.11.0")
     environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mindspore_cvae.devices.ranks import msrun_process
+
 ROOT = Path(__file__).resolve().parents[2]
 RANK = """
 import os, signal, sys, time
@@ -29,7 +31,7 @@ def start(tmp_path):
     """Starts a job whose ranks do what a piece of Python says; ends it after the test."""
     jobs = []
 
-    def starter(act, count=3, table=True, **variables):
+    def starter(act, count=3, table=True, own=(), **variables):
         script = tmp_path / "rank.py"
         script.write_text(RANK + act)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), **variables}
@@ -39,7 +41,7 @@ def start(tmp_path):
         command = [sys.executable, "-m", "mindspore_cvae", "ranks", "--processes", str(count)]
         jobs.append(
             subprocess.Popen(
-                [*command, "--log_dir", "logs", script, "--seed", "1"],
+                [*command, "--log_dir", "logs", *own, script, "--seed", "1"],
                 cwd=tmp_path,
                 env=environment,
                 stdout=subprocess.PIPE,
@@ -86,6 +88,35 @@ def test_a_port_that_cannot_be_used_is_one_sentence_within_seconds(start, port):
         _, errors = job.communicate(timeout=30)
     assert job.returncode == 2
     assert errors.startswith("error: MASTER_PORT") and number in errors and errors.count("\n") == 1
+
+
+def test_options_of_msrun_need_msrun(start):
+    _, errors = (job := start("", own=["--bind_core=True"])).communicate(timeout=30)
+    assert job.returncode == 2
+    assert errors == "error: --bind_core is msrun's, which RANK_TABLE_FILE does without\n"
+
+
+def test_an_option_that_msrun_has_not_is_refused(start):
+    _, errors = (job := start("", own=["--bind_cores=True"])).communicate(timeout=30)
+    assert job.returncode == 2
+    assert "--bind_cores" in errors and errors.count("\n") == 1
+
+
+def test_options_reach_msrun(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: started.append(command))
+    own = {"cluster_time_out": "60", "bind_core": "True"}
+    msrun_process(["train.py", "--seed", "1"], 2, tmp_path, {}, own)
+    ((_, *words),) = started
+    assert {"--cluster_time_out=60", "--bind_core=True", "--local_worker_num=2"} < set(words)
+    assert words[-3:] == ["train.py", "--seed", "1"]
+
+
+def test_what_msrun_refuses_is_one_line(start):
+    job = start("", count=2, table=False, own=["--cluster_time_out", "soon"])
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert errors.startswith("error: msrun: argument --cluster_time_out: invalid int value: 'soon'")
 
 
 def test_a_first_rank_that_is_no_number_is_refused(start):

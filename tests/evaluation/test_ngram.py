@@ -279,3 +279,10 @@ def test_bad_options_are_exit_code_2(options, tmp_path, capsys):
     code = run_command(lambda: commands_ngram.main(["--run", str(tmp_path / "none"), *options]))
     assert code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_installation_without_kenlm_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(ngram.importlib.util, "find_spec", lambda name: None)
+    assert run_command(ngram.check_kenlm) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "pip install kenlm" in error

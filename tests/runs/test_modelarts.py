@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import fake_moxing
@@ -149,6 +150,15 @@ def test_a_bucket_without_moxing_is_one_clear_error(monkeypatch, capsys):
         pass
     assert train_main(["--data_url", "s3://bucket/ptb"]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_package_that_only_has_the_name_of_moxing_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "moxing", types.ModuleType("moxing"))
+    with (
+        pytest.raises(DeviceError, match="is not ModelArts', since it has no moxing.file"),
+        job(options("obs://bucket/ptb")),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

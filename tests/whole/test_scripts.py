@@ -231,6 +231,62 @@ def test_thin_scripts_call_the_program(python, script, given, typed):
     assert result.stdout.splitlines() == ["-m", "mindspore_cvae", *typed]
 
 
+def test_run_distributed_passes_options_of_msrun_on(python, tmp_path):
+    own = ["--bind_core=True", '--bind_numa={"device0": ["0"]}', "--cluster_time_out=60"]
+    command = ("bash", "scripts/run_distributed.sh", "CPU", "2", *own, "ptb", "vae")
+    result = run(*command, PYTHON=python(), LOG_DIR=tmp_path)
+    told = result.stdout.splitlines()[len(fetching("ptb")) :]
+    assert told[5:12] == [
+        "--log_dir",
+        str(tmp_path),
+        *own,
+        str(ROOT / "train.py"),
+        "--device_target",
+    ]
+    assert told[-4:] == ["--system", "vae", *folder_of("ptb")]
+
+
+def requirements(**variables):
+    """What setup.py would have pip install."""
+    code = (
+        "import setuptools; setuptools.setup = lambda **given: print(*given['install_requires']); "
+        "exec(open('setup.py').read())"
+    )
+    result = run(sys.executable, "-c", code, **variables)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
+
+
+def test_kenlm_is_required_unless_it_is_left_out():
+    name = "MINDSPORE_CVAE_WITHOUT_KENLM"
+    whole = requirements(**{name: None})
+    assert "kenlm>=0.2" in whole and "mindspore==2.10.*" in whole
+    assert requirements(**{name: "0"}) == requirements(**{name: ""}) == whole
+    assert requirements(**{name: "1"}) == [each for each in whole if "kenlm" not in each]
+
+
+def test_an_environment_without_a_compiler_says_how_to_go_on(tmp_path, python):
+    """The stand-in is a virtual environment's interpreter whose pip installs nothing."""
+    body = (
+        f'case "$*" in *sys.prefix\\)) echo {tmp_path} ;; *hashlib*) echo key ;; '
+        '*"pip install"*) printf "%s\\n" "$*" ;; *) exit 0 ;; esac'
+    )
+    program = python(body)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(program)
+    source = ("bash", "-c", ". scripts/environment.sh")
+    variables = {"PYTHON": None, "VIRTUAL_ENV": tmp_path, "CXX": "no-such-compiler"}
+    result = run(*source, **variables)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert "apt install g++" in result.stderr
+    assert "without the command ngram by MINDSPORE_CVAE_WITHOUT_KENLM=1" in result.stderr
+    result = run(*source, **variables, MINDSPORE_CVAE_WITHOUT_KENLM="1")
+    assert result.returncode == 0 and "--editable" in result.stdout
+    again = run(*source, **variables, MINDSPORE_CVAE_WITHOUT_KENLM="1")
+    assert again.stdout == "", "it is installed once"
+    assert run(*source, **variables).returncode == 1, "KenLM is still to be installed"
+
+
 def test_data_that_cannot_be_fetched_is_one_line_and_nothing_is_trained(python, tmp_path):
     """Where the caller names no corpus of his own, and that of the data set is not there."""
     checkout = tmp_path / "checkout"
