@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindspore_cvae.commands.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.common.progress import tell_loading
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import CommandParser, run_command, typed
 from mindspore_cvae.evaluation.columns import printed_rows
@@ -83,6 +84,7 @@ def _evaluate(argv: Sequence[str] | None) -> int:
         check_folder(folder, "--run (--output writes elsewhere)")
     corpus = corpus_of_run(config, folder)
 
+    tell_loading(f"checkpoint {arguments.checkpoint} of {folder}")
     choosing.apply_precision(config.precision)
     from mindspore_cvae.evaluation.metrics import Weighing, evaluate_run
     from mindspore_cvae.evaluation.proposals import FAMILIES

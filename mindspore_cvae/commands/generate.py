@@ -18,6 +18,7 @@ from mindspore_cvae.api import ContrastiveVAE, interpolation_weights
 from mindspore_cvae.commands.options import SettingsParser, add_settings, number, settings
 from mindspore_cvae.common.arrays import UNREADABLE, read_array
 from mindspore_cvae.common.files import read_regular
+from mindspore_cvae.common.progress import tell_loading
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data.sentences import number_sentences
 from mindspore_cvae.data.text import decode_text, read_text
@@ -168,6 +169,7 @@ def _generate(argv: Sequence[str] | None) -> None:
     sentences = None
     if "sentences" in arguments:
         sentences = _read_sentences(arguments, config)
+    tell_loading(f"checkpoint {arguments.checkpoint} of {arguments.run}")
     with _clean_standard_output():
         model = ContrastiveVAE.load(arguments.run, arguments.checkpoint, config=config)
         content = ACTIONS[arguments.action](model, arguments, sentences)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindspore_cvae.commands.options import SettingsParser, add_settings, add_system, settings
+from mindspore_cvae.common.progress import tell_loading
 from mindspore_cvae.common.streams import forgiving
 from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.config.keys import Config
@@ -91,6 +92,7 @@ def _run_training(arguments: argparse.Namespace) -> int:
     for line in _summary(corpus):
         print(line)
 
+    tell_loading()
     choosing.apply_precision(config.precision)
     from mindspore_cvae.training.trainer import train
 

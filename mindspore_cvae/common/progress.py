@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Hashable, Iterator
 from contextvars import ContextVar
 
 from tqdm import tqdm
@@ -20,18 +21,19 @@ class Bar(tqdm):
         """Shows at once what slow work begins, in the place of the note."""
         self.set_postfix_str(note)
 
-    def update_apart(self, seconds: float) -> None:
-        """Counts a unit as done that says nothing of the others' speed.
+    def update_apart(self, seconds: float, units: int = 1) -> None:
+        """Counts units as done that say nothing of the others' speed.
 
         Args:
-            seconds: how long it took, up to now.
+            seconds: how long they took, up to now.
+            units: how many.
         """
         if self.disable:
             return
         # To the bar it is as if it had been done before the start, and the clock had stood still.
-        self.n += 1
-        self.initial += 1
-        self.last_print_n += 1
+        self.n += units
+        self.initial += units
+        self.last_print_n += units
         self.start_t += seconds
         self.last_print_t += seconds
 
@@ -65,6 +67,45 @@ def tell(line: str) -> None:
     """A line for a person on standard error, beside a bar."""
     if not _IS_SILENT.get():
         sys.stderr.write(line + "\n")
+
+
+def tell_loading(what: str = "") -> None:
+    """A line that MindSpore is being loaded, which takes seconds, unless it is there already.
+
+    Args:
+        what: is loaded beside it.
+    """
+    if "mindspore" not in sys.modules:
+        tell(f"loading MindSpore{what and f', {what}'}")
+
+
+class Compilations:
+    """What was compiled by one user of graphs, which is done at their first calls and takes seconds
+    to minutes: a bar says so meanwhile, and its rate and time left leave it out."""
+
+    def __init__(self) -> None:
+        self._done: set[Hashable] = set()
+
+    @contextlib.contextmanager
+    def watched(self, bar: Bar, graph: Hashable, note: str, units: int) -> Iterator[None]:
+        """Around the calls that do some units of a bar.
+
+        Args:
+            bar: counts the units when the block is left without an error.
+            graph: what is compiled, if it was not before.
+            note: of it, for a person.
+            units: how many are done.
+        """
+        is_first, started = graph not in self._done, time.monotonic()
+        if is_first:
+            bar.announce(f"compiling {note}")
+        yield
+        if is_first:
+            self._done.add(graph)
+            bar.set_postfix_str("", refresh=False)
+            bar.update_apart(time.monotonic() - started, units)
+        else:
+            bar.update(units)
 
 
 def progress(title: str, total: int, unit: str, done: int = 0) -> Bar:

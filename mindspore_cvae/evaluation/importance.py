@@ -125,12 +125,14 @@ class ImportanceSampler:
             index = np.where(real, batch.index, 0)
             own = proposal.of(index)
             z = own.draw(self._noise(index, draws, size, part))
-            per_call = evaluator.draws_of_call(batch.tokens.shape[1] - 1, draws)
-            nll = self._likelihood(Tensor(batch.tokens), z, per_call)
+            width = batch.tokens.shape[1] - 1
+            per_call = evaluator.draws_of_call(width, draws)
+            graph, note = ("likelihood", width, per_call), f"{width - 1} words"
+            with evaluator.compilations.watched(bar, graph, note, int(real.sum())):
+                nll = self._likelihood(Tensor(batch.tokens), z, per_call)
             weights = bounds.log_weights(nll, z, own)[real]
             result[batch.index[real]] = bounds.importance_weighted_nll(weights)
             effective_samples[batch.index[real]] = bounds.effective_sample_size(weights)
-            bar.update(int(real.sum()))
         bar.close()
         return evaluator.ranks.total(result), evaluator.ranks.total(effective_samples)
 

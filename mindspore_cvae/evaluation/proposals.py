@@ -206,9 +206,11 @@ class Proposer:
             # Fillers repeat the first sentence: their rows are computed and dropped.
             index = np.where(real, batch.index, 0)
             gradient = self._gradient(Tensor(batch.tokens), self._noise(index, size))
-            found = adam_descent(points[index], gradient, REFINEMENT_STEPS, rates)
+            width = batch.tokens.shape[1] - 1
+            graph, note = ("refinement", width), f"{width - 1} words"
+            with evaluator.compilations.watched(bar, graph, note, int(real.sum())):
+                found = adam_descent(points[index], gradient, REFINEMENT_STEPS, rates)
             result[batch.index[real]] = found[real]
-            bar.update(int(real.sum()))
         bar.close()
         mean, factor = unpacked(evaluator.ranks.total(result), size)
         return Proposal(mean, factor, start.prior_share)

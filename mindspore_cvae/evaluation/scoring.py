@@ -16,7 +16,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindspore_cvae.common import randomness
-from mindspore_cvae.common.progress import progress
+from mindspore_cvae.common.progress import Compilations, progress
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data.batches import EpochPlan, batches
 from mindspore_cvae.data.corpus import Split
@@ -175,6 +175,7 @@ class Scorer:
 
     Attributes:
         before_batch: called before every batch; may raise, to end a long evaluation.
+        compilations: of its graphs and of those that others make of it, for their bars.
     """
 
     def __init__(
@@ -199,6 +200,7 @@ class Scorer:
         self.posterior = model.posterior
         self.decoder = model.decoder
         self.before_batch: Callable[[], None] = lambda: None
+        self.compilations = Compilations()
 
     def draws_of(self, samples: int) -> int:
         """How many z a sentence the paper's protocol takes: one where q(z|x) is a Gaussian or a
@@ -235,33 +237,39 @@ class Scorer:
         products = np.zeros((total, self.latent_size, self.latent_size))
         kept = np.zeros((total, min(samples, KEPT_DRAWS), self.latent_size))
         hidden = statistics = np.zeros((0, 0), np.float32)
+        widths = sorted({width for width, _ in plan})
         bar = progress(f"scoring {split.name}", total, "sentences")
         for batch in batches(split, plan, self.ranks.rank, self.ranks.size):
             self.before_batch()
             real = batch.index >= 0
             index = batch.index[real]
-            tokens = Tensor(batch.tokens)
-            h, q = self.codes(tokens)
-            if not statistics.size:
-                hidden = np.zeros((total, h.shape[1]), np.float32)
-                statistics = np.zeros((total, q.shape[1]), np.float32)
-            hidden[index], statistics[index] = h.asnumpy()[real], q.asnumpy()[real]
-            own_noise, prior = self._noise(batch.index, samples)
-            per_call = self.draws_of_call(batch.tokens.shape[1] - 1, samples)
-            for start in range(0, samples, per_call):
-                part = slice(start, start + per_call)
-                used = min(per_call, samples - start)
-                outputs = self.of_draws(
-                    tokens, h, q, _part(own_noise, part, per_call), _part(prior, part, per_call)
-                )
-                values = [output.asnumpy()[real, :used].astype(np.float64) for output in outputs]
-                codes = values.pop(1)
-                if start < kept.shape[1]:
-                    kept[index, part] = codes[:, : kept.shape[1] - start]
-                posterior_mean[index] += codes.sum(1) / samples
-                products[index] += codes.transpose(0, 2, 1) @ codes / samples
-                sums[index, : len(values)] += np.stack([value.sum(1) for value in values], 1)
-            bar.update(len(index))
+            width = batch.tokens.shape[1] - 1
+            note = f"{width - 1} words, {widths.index(width) + 1} of {len(widths)}"
+            graph = "scores", width, self.draws_of_call(width, samples)
+            with self.compilations.watched(bar, graph, note, len(index)):
+                tokens = Tensor(batch.tokens)
+                h, q = self.codes(tokens)
+                if not statistics.size:
+                    hidden = np.zeros((total, h.shape[1]), np.float32)
+                    statistics = np.zeros((total, q.shape[1]), np.float32)
+                hidden[index], statistics[index] = h.asnumpy()[real], q.asnumpy()[real]
+                own_noise, prior = self._noise(batch.index, samples)
+                per_call = self.draws_of_call(width, samples)
+                for start in range(0, samples, per_call):
+                    part = slice(start, start + per_call)
+                    used = min(per_call, samples - start)
+                    outputs = self.of_draws(
+                        tokens, h, q, _part(own_noise, part, per_call), _part(prior, part, per_call)
+                    )
+                    values = [
+                        output.asnumpy()[real, :used].astype(np.float64) for output in outputs
+                    ]
+                    codes = values.pop(1)
+                    if start < kept.shape[1]:
+                        kept[index, part] = codes[:, : kept.shape[1] - start]
+                    posterior_mean[index] += codes.sum(1) / samples
+                    products[index] += codes.transpose(0, 2, 1) @ codes / samples
+                    sums[index, : len(values)] += np.stack([value.sum(1) for value in values], 1)
         bar.close()
         if not statistics.size:
             # There are fewer batches than processes: only the shapes are of interest.

@@ -19,7 +19,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindspore_cvae.common import randomness
-from mindspore_cvae.common.progress import progress
+from mindspore_cvae.common.progress import Compilations, progress
 from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, UNKNOWN
 from mindspore_cvae.generation.ways import Decoding
 
@@ -238,6 +238,7 @@ class SentenceDecoder:
         self.decoder = decoder
         self.rows = rows
         self._graphs: dict[Decoding, nn.Cell] = {}
+        self._compilations = Compilations()
 
     def __call__(self, z: np.ndarray, decoding: Decoding, seed: int = 0) -> list[np.ndarray]:
         """Sentences of latent vectors.
@@ -260,18 +261,23 @@ class SentenceDecoder:
             numbers = np.arange(start, min(start + rows, len(z)))
             # Repetitions of its first row fill the last call: they end when that one ends.
             fillers = np.full(rows - len(numbers), start)
-            words = self._decode(z, np.concatenate([numbers, fillers]), decoding, seed)
+            note = f"{decoding.method} decoding"
+            with self._compilations.watched(bar, self._graph_of(decoding), note, len(numbers)):
+                words = self._decode(z, np.concatenate([numbers, fillers]), decoding, seed)
             texts.extend(words[: len(numbers)])
-            bar.update(len(numbers))
         bar.close()
         return [text[: _length(text)] for text in texts]
+
+    @staticmethod
+    def _graph_of(decoding: Decoding) -> Decoding:
+        """Which graph decodes so: what is an argument of a graph does not make another one."""
+        return replace(decoding, temperature=1.0, top_p=decoding.has_nucleus or None, no_unk=False)
 
     def _decode(
         self, z: np.ndarray, numbers: np.ndarray, decoding: Decoding, seed: int
     ) -> np.ndarray:
         """One call of a graph, for the rows of these numbers: -> (rows, at least T) words."""
-        # What is an argument of a graph does not make another graph.
-        key = replace(decoding, temperature=1.0, top_p=decoding.has_nucleus or None, no_unk=False)
+        key = self._graph_of(decoding)
         if key not in self._graphs:
             graph = GRAPHS[decoding.method](self.decoder, decoding)
             self._graphs[key] = graph.set_train(False)

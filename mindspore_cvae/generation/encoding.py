@@ -6,7 +6,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindspore_cvae.common import randomness
-from mindspore_cvae.common.progress import progress
+from mindspore_cvae.common.progress import Compilations, progress
 from mindspore_cvae.data.batches import EpochPlan, make_batch
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.model.equation import LatentVariableModel
@@ -79,6 +79,7 @@ class SentenceEncoder:
         self.latent_size = latent_size
         self.widths = graph_widths(max_words)
         self.rows = rows
+        self._compilations = Compilations()
         self._infer = Inference(model)
         self._mean = PosteriorMean(model).set_train(False)
         self._average = PosteriorAverage(model).set_train(False)
@@ -108,17 +109,29 @@ class SentenceEncoder:
         lengths = np.array([len(sentence) for sentence in sentences])
         bar = progress("encoding", len(sentences), "sentences")
         for width, index in EpochPlan(lengths, self.widths, self.rows, shuffle=False):
-            tokens = make_batch(sentences, width, index, self.rows).tokens
-            _, statistics = self._infer(Tensor(tokens))
-            if samples is None or not self.noise_size:
-                values = self._mean(statistics)
-            else:
-                noise = np.zeros((self.rows, samples, self.noise_size), np.float32)
-                for row, number in enumerate(index):
-                    source = randomness.generator(seed, "encoding", int(number))
-                    noise[row] = randomness.normal(source, samples, self.noise_size)
-                values = self._average(statistics, Tensor(noise))
-            means[index] = values.asnumpy()[: len(index)]
-            bar.update(len(index))
+            graph, note = (width, samples), f"{width - 1} words"
+            with self._compilations.watched(bar, graph, note, len(index)):
+                means[index] = self._means(sentences, width, index, samples, seed)
         bar.close()
         return means
+
+    def _means(
+        self,
+        sentences: list[np.ndarray],
+        width: int,
+        index: np.ndarray,
+        samples: int | None,
+        seed: int,
+    ) -> np.ndarray:
+        """Those of the sentences of one call: -> (len(index), Z)."""
+        tokens = make_batch(sentences, width, index, self.rows).tokens
+        _, statistics = self._infer(Tensor(tokens))
+        if samples is None or not self.noise_size:
+            values = self._mean(statistics)
+        else:
+            noise = np.zeros((self.rows, samples, self.noise_size), np.float32)
+            for row, number in enumerate(index):
+                source = randomness.generator(seed, "encoding", int(number))
+                noise[row] = randomness.normal(source, samples, self.noise_size)
+            values = self._average(statistics, Tensor(noise))
+        return values.asnumpy()[: len(index)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
+import time
 
 import pytest
 import tqdm.std
 
-from mindspore_cvae.common.progress import progress
+from mindspore_cvae.common.progress import Compilations, progress, silence, tell_loading
 
 
 class Terminal(io.StringIO):
@@ -56,3 +58,42 @@ def test_an_announcement_is_seen_at_once(kind, clock, monkeypatch):
     assert "0/130" in sys.stderr.getvalue()
     assert "compiling 24 words, 1 of 6" in sys.stderr.getvalue()
     bar.close()
+
+
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_first_calls_of_graphs_are_told_and_left_out_of_the_rate(kind, clock, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", kind())
+    monkeypatch.setattr(time, "monotonic", clock)
+    bar, compilations = progress("scoring test", 100, "sentences"), Compilations()
+    for graph, seconds in (("a", 60), ("b", 90), ("a", 2), ("b", 2), ("a", 2)):
+        before = sys.stderr.getvalue().count("compiling b words")
+        with compilations.watched(bar, graph, f"{graph} words", 10):
+            is_told = sys.stderr.getvalue().count("compiling b words") > before
+            assert is_told == ((graph, seconds) == ("b", 90))
+            clock.now += seconds
+    # Five sentences a second for the 50 that are left, and no word of a graph any more.
+    assert "50/100  5.00 sentences/s, 00:10 left" in str(bar)
+    assert "compiling" not in str(bar)
+    bar.close()
+
+
+def test_what_failed_to_compile_is_compiled_again(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    bar, compilations = progress("scoring test", 100, "sentences"), Compilations()
+    for done in (0, 0, 10):
+        with contextlib.suppress(InterruptedError), compilations.watched(bar, "a", "words", 10):
+            if sys.stderr.getvalue().count("compiling words") < 3:
+                raise InterruptedError
+        assert bar.n == done
+    bar.close()
+
+
+def test_loading_is_told_once(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mindspore", sys)
+    tell_loading("a checkpoint")
+    monkeypatch.delitem(sys.modules, "mindspore")
+    tell_loading("a checkpoint")
+    tell_loading()
+    with silence():
+        tell_loading()
+    assert capsys.readouterr().err == "loading MindSpore, a checkpoint\nloading MindSpore\n"
