@@ -481,8 +481,8 @@ class ContrastiveVAE:
 
         corpus = self._corpus("labels are", corpus)
         check_labels(corpus)
-        codes = {split.name: self._encode(split.sentences) for split in corpus.splits}
-        return probe(corpus, codes, subsets, seed)
+        encoded = {split.name: self._encode(split.sentences) for split in corpus.splits}
+        return probe(corpus, encoded, subsets, seed)
 
     @_guarded
     def score(self, sentences: Sequence[str], samples: int | None = None) -> Scores:
@@ -565,7 +565,7 @@ class ContrastiveVAE:
         config = replace(self.config, eval=settings)
         with _shown(progress):
             metrics, values = evaluate_loaded(
-                self._run, config, self._corpus(), split, weighing, refit_critic
+                self._run, config, self._corpus("metrics are"), split, weighing, refit_critic
             )
         if write:
             columns = {name: column.tolist() for name, column in values.items()}

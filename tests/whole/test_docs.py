@@ -83,6 +83,8 @@ def test_the_page_of_labels(tmp_path, monkeypatch, capsys):
     exec(compile(block, "docs/use/labels.md", "exec"), names)
     assert names["sentences"] == 5 and len(names["texts"]) == 1
     assert capsys.readouterr().out.count("words 8 ") == 1
+
+
 NOTEBOOK = DOCS / "use" / "tutorial.ipynb"
 
 
