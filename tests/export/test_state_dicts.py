@@ -119,6 +119,61 @@ def test_a_converted_run_computes_what_pytorch_defines(run, tmp_path):
         np.testing.assert_allclose(h.asnumpy()[row], expected, atol=1e-5)
 
 
+def test_a_converted_run_computes_what_pytorch_itself_does(run, tmp_path):
+    """PyTorch's own modules take the arrays by name, and give h, z's mean and -log p(x|z)."""
+    torch = pytest.importorskip("torch", reason="PyTorch is missing: pip install .[benchmark]")
+    state = random_state(run)
+    path = tmp_path / "state.npz"
+    write_npz(path, state)
+    assert to_run(run, path, tmp_path / "run") == 0
+    loaded = load_run(tmp_path / "run")
+    sizes, count = loaded.config.model, len(loaded.vocabulary)
+    linear, parts = torch.nn.Linear, torch.nn.ModuleDict
+    embedding, hidden = sizes.embedding_size, sizes.hidden_size
+
+    def half(inputs, **more):
+        table = torch.nn.Embedding(count, embedding)
+        return parts({"embedding": table, "lstm": torch.nn.LSTM(inputs, hidden), **more})
+
+    model = parts(
+        {
+            "encoder": half(embedding),
+            "posterior": parts(
+                {
+                    "from_hidden": linear(hidden, sizes.latent_size),
+                    "from_noise": linear(sizes.noise_size, sizes.latent_size, bias=False),
+                }
+            ),
+            "decoder": half(
+                embedding + sizes.latent_size,
+                initial_hidden=linear(sizes.latent_size, hidden, bias=False),
+                vocabulary=linear(hidden, count),
+            ),
+        }
+    )
+    given = {name: torch.from_numpy(values) for name, values in state.items()}
+    model.load_state_dict({name: v for name, v in given.items() if name.split(".")[0] in model})
+
+    tokens = rows([[4, 5, 6, 7, 8], [9, 10], [11]], 6)
+    found_h, statistics = Inference(loaded.model).codes(load_tensor(tokens))
+    found_z = loaded.model.posterior.mean(statistics)
+    found = loaded.model.decoder(load_tensor(tokens), found_z).asnumpy()
+    for row, length in enumerate((7, 4, 3)):
+        words = torch.from_numpy(tokens[row, :length]).long()
+        with torch.no_grad():
+            encoder, decoder = model["encoder"], model["decoder"]
+            _, (h, _) = encoder["lstm"](encoder["embedding"](words))
+            z = model["posterior"]["from_hidden"](h)
+            start = decoder["initial_hidden"](z)
+            read = torch.cat((decoder["embedding"](words[:-1]), z.expand(length - 1, -1)), 1)
+            states, _ = decoder["lstm"](read, (start, torch.zeros_like(start)))
+            logits = decoder["vocabulary"](states)
+            nll = torch.nn.functional.cross_entropy(logits, words[1:], reduction="sum")
+        np.testing.assert_allclose(found_h.asnumpy()[row], h[0], atol=1e-5)
+        np.testing.assert_allclose(found_z.asnumpy()[row], z[0], atol=1e-5)
+        np.testing.assert_allclose(found[row], nll, rtol=1e-5)
+
+
 def load_tensor(values):
     from mindspore import Tensor
 
