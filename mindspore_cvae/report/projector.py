@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mindspore_cvae.report.page import shortened
@@ -34,9 +34,9 @@ def show_specimens(run: Path, specimens: Specimens) -> None:
     file.close()
     if specimens.codes is None:
         return
-    columns = {"sentence": [shortened(text) for text in specimens.mapped]}
+    columns: dict[str, Sequence[str]] = {"sentence": list(map(shortened, specimens.mapped))}
     for groups in specimens.groups:
-        columns[groups.by] = [groups.names[number] for number in groups.numbers]
+        columns[groups.by] = groups.labels or [groups.names[number] for number in groups.numbers]
     events.write_codes(file.folder, specimens.codes, columns)
 
 

@@ -24,7 +24,10 @@ SPECIMENS = Specimens(
     map=np.zeros((3, 2)),
     mapped=SENTENCES,
     groups=[
-        Groups("label", ["good", "bad"], np.array([1, 0, 1]), False),
+        # The last one's label is too rare for a group of its own.
+        Groups(
+            "label", ["bad", "good"], np.array([0, 1, -1]), False, "odd", ["bad", "good", "odd"]
+        ),
         Groups("sentence length", ["2", "3 words"], np.array([1, 0, 0]), True),
     ],
     step=40,
@@ -58,7 +61,7 @@ def test_codes_have_their_sentences_and_every_group(tmp_path):
         ["sentence", "label", "sentence length"],
         ["the <unk> fell", "bad", "3 words"],
         ["*a* bank", "good", "2"],
-        ["it rose", "bad", "2"],
+        ["it rose", "odd", "2"],
     ]
 
 
