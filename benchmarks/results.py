@@ -4,8 +4,8 @@
 
 ``--runs`` is a folder of ``scripts/long_runs.sh``, whose runs are named DATA-NAME: of each that was
 evaluated, docs/results/DATA/NAME.json is written anew, with IW-NLL of every sentence.
-``metrics-grammar.json`` in a run, if it is there, is where ``grammatical`` was read. Then, with or
-without it, the tables of docs/results/index.md, with the differences of IW-NLL from the runs
+``metrics-later.json`` in a run, if it is there, is where ``grammatical`` and ``mi_exact`` were read.
+Then, with or without it, the tables of docs/results/index.md, with the differences of IW-NLL from the runs
 ``lstm_lm`` and ``vae`` over pairs of sentences, and the picture of every DATA are made from the
 files that are there.
 """
@@ -31,6 +31,7 @@ RESULTS = ROOT / "docs" / "results"
 TITLES = {"embedded": "The embedded corpus, where the truth is known", "ptb": "PTB"}
 YARDSTICKS = ("lstm_lm", "vae")
 SENTENCES = "sentences-best_valid.tsv"
+READ_LATER = ("grammatical", "grammatical_error", "mi_exact")
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->\n"
 COLUMNS = (
     ("-ELBO, paper's way", "best", "neg_elbo", 2),
@@ -56,8 +57,8 @@ def collect(folder: Path, hardware: str) -> None:
         if not best or not best_valid:
             continue
         # Read by a later version than the rest, where it is a file of its own.
-        grammar = runs_folder.read_metrics(run, "metrics-grammar.json")
-        best_valid |= {key: value for key, value in grammar.items() if "grammatical" in key}
+        later = runs_folder.read_metrics(run, "metrics-later.json")
+        best_valid |= {key: value for key, value in later.items() if key in READ_LATER}
         log = runs_folder.read_log(run)
         config = runs_folder.read_config(run)
         spent = [row["seconds"] for row in log if row.get("event") == "end" and "seconds" in row]

@@ -130,10 +130,11 @@ def _own_squares(points: np.ndarray, means: np.ndarray, scales: np.ndarray) -> n
 def mutual_information(posterior: GaussianPosterior, noise: np.ndarray) -> np.ndarray:
     """I(x, z) = E_x E_q [ log q(z|x) - log q(z) ] with q(z) over all N sentences, a sentence (N,).
 
-    E_q log q(z|x) is closed-form; log q(z) is averaged over draws, which are made here in float64:
-    those of a model are rounded to float32, which a narrow q(z|x) takes for points far outside. In
-    expectation at most ln N, which is where a posterior that tells all sentences apart ends. NaN
-    where a covariance is singular, so that q(z|x) has no density.
+    Both densities are read at the same draws, so that no draw says more than ln N, which is where
+    a posterior that tells all sentences apart ends: the closed form of E_q log q(z|x) would leave
+    the scatter of the draws in the difference. They are made here in float64: those of a model are
+    rounded to float32, which a narrow q(z|x) takes for points far outside. NaN where a covariance
+    is singular, so that q(z|x) has no density.
 
     Args:
         posterior: of all sentences of the split.
@@ -143,10 +144,13 @@ def mutual_information(posterior: GaussianPosterior, noise: np.ndarray) -> np.nd
     log_determinant = posterior.log_determinant()
     if np.isinf(log_determinant).any():
         return np.full(sentences, np.nan)
-    negative_entropy = -0.5 * (size * (1.0 + LOG_2_PI) + log_determinant)
-    points = posterior.along_axes(posterior.mean)[:, None] + posterior.scales[:, None] * noise
+    means, scales = posterior.along_axes(posterior.mean)[:, None], posterior.scales[:, None]
+    points = means + scales * noise
+    # From the points, as the aggregated density is: adding the means has rounded the noise.
+    squares = ((points / scales - means / scales) ** 2).sum(2)
+    own = -0.5 * (squares + log_determinant[:, None] + size * LOG_2_PI)
     aggregated = aggregated_log_density(posterior, points.reshape(-1, size))
-    return negative_entropy - aggregated.reshape(sentences, -1).mean(1)
+    return (own - aggregated.reshape(sentences, -1)).mean(1)
 
 
 def log_prior(z: np.ndarray) -> np.ndarray:

@@ -136,6 +136,30 @@ def test_unlike_widths_of_the_noise_lose_no_digits(random, condition):
     assert information.mean() == pytest.approx(np.log(sentences), abs=0.05)
 
 
+def test_no_draw_exceeds_ln_n(random):
+    """Where sentences lie apart, one draw of each says as much as a thousand: ln N, no more."""
+    apart = GaussianPosterior(
+        10.0 * random.normal(size=(300, 16)), np.full((1, 16), 0.01), np.eye(16)
+    )
+    information = bounds.mutual_information(apart, random.normal(size=(300, 1, 16)))
+    np.testing.assert_allclose(information, np.log(300), rtol=1e-9)
+    near = standard(0.5 * random.normal(size=(300, 16)))
+    assert (bounds.mutual_information(near, random.normal(size=(300, 4, 16))) < np.log(300)).all()
+
+
+def test_mutual_information_against_quadrature():
+    """Two sentences in one dimension, unlike in width."""
+    mean, scales = np.array([[-0.7], [0.9]]), np.array([[0.5], [1.2]])
+    posterior = GaussianPosterior(mean, scales, np.eye(1))
+    grid = np.linspace(-12, 12, 40_001)
+    densities = np.exp(-0.5 * ((grid - mean) / scales) ** 2) / (scales * np.sqrt(2 * np.pi))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.nan_to_num(densities * np.log(densities / densities.mean(0)))
+    exact = ratios.sum(1) * (grid[1] - grid[0])
+    noise = np.random.default_rng(4).normal(size=(2, 200_000, 1))
+    np.testing.assert_allclose(bounds.mutual_information(posterior, noise), exact, atol=0.005)
+
+
 def test_mutual_information_ends_at_ln_n_and_at_zero(random):
     apart = standard(100.0 * np.arange(8.0)[:, None] * np.ones((8, 2)))
     noise = random.normal(size=(8, 4000, 2))
