@@ -366,7 +366,6 @@ FORBIDDEN = {
 OWN_FILES = {
     ("graphs.py", "mindspore.load"),
     ("pictures.py", "np.load"),
-    ("generate.py", "np.load"),
 }
 """Calls that read back what was written a moment before, or arrays alone (allow_pickle=False)."""
 
