@@ -125,15 +125,15 @@ def fetch(
         OSError: The folder cannot be written.
     """
     folder = Path(folder)
-    is_new = not folder.exists()
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         for wanted in DATA_SETS[name]:
             _fetch_file(wanted, folder, f"{source.rstrip('/')}/{wanted.path}", tell)
     except BaseException:
-        if is_new:
-            with contextlib.suppress(OSError):  # what has come is kept
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # what has come is kept
+            for place in made:
+                place.rmdir()
         raise
 
 

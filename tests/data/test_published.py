@@ -75,9 +75,9 @@ def site(tmp_path, monkeypatch):
 
     def get(url=f"http://127.0.0.1:{server.server_port}"):
         monkeypatch.setenv(get_data.URL, url)
-        return program.main(["data", "get", "ptb", str(tmp_path / "ptb")])
+        return program.main(["data", "get", "ptb", str(tmp_path / "data" / "ptb")])
 
-    yield get, server, handler, tmp_path / "ptb"
+    yield get, server, handler, tmp_path / "data" / "ptb"
     server.shutdown()
     server.server_close()
 
@@ -124,7 +124,7 @@ def test_a_later_call_goes_on_where_the_first_one_ended(site, capsys):
 def test_a_leftover_that_is_no_beginning_is_fetched_anew(site, has_ranges, size):
     get, _, handler, folder = site
     handler.ranges = has_ranges
-    folder.mkdir()
+    folder.mkdir(parents=True)
     blob = published.DATA_SETS["ptb"][0].blob
     (folder / f".train.txt.{blob}.part").write_bytes(b"x" * size)
     assert get() == 0
@@ -146,7 +146,7 @@ def test_a_file_that_is_not_the_published_one_is_refused(site, capsys):
 
 def test_a_file_that_is_there_is_never_overwritten(site, capsys):
     get, server, _, folder = site
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "train.txt").write_text("mine")
     assert get() == 1
     assert "move it away" in capsys.readouterr().err
@@ -161,11 +161,12 @@ def test_without_network_it_says_what_to_do(site, capsys, url):
     told = capsys.readouterr().err
     assert re.match(r"error: .*/lang_model_ptb/data/train.txt could not be fetched \(.+\): ", told)
     assert told.count("\n") == 1 and "DATA_URL" in told
-    assert not folder.exists()
+    assert not folder.parent.exists()
 
 
 def test_a_disk_that_takes_nothing_is_no_fault_of_the_network(site, capsys):
     get, _, _, folder = site
+    folder.parent.mkdir()
     folder.write_text("a file")
     assert get() == 1
     assert capsys.readouterr().err == f"error: {folder}: File exists\n"
