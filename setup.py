@@ -11,7 +11,8 @@ import os
 from setuptools import find_packages, setup
 
 REQUIREMENTS = [
-    "mindspore==2.10.*",
+    # docs/machines/devices.md says which of these were tried.
+    "mindspore>=2.7.1,<2.11",
     # MindSpore's metadata admits NumPy 2, but some of its operators were compiled for NumPy 1.
     "numpy>=1.25,<2",
     "pyyaml>=6.0",

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mindspore_cvae.runs.loading import LoadedRun
 
 
-DECIDE_CODES = ("seed", "precision", "data.max_words")
+DECIDE_CODES = ("seed", "data.max_words")
 """Settings outside of the slots, the model and ``eval`` that a code may depend on."""
 
 
@@ -426,6 +426,7 @@ class ContrastiveVAE:
         decided_by = {
             "version": __version__,
             "machine": choosing.machine(),
+            "precision": os.environ.get(choosing.MATRIX_PRECISION),
             "text": corpus.text("train"),
             "weights": self._weights(),
             "settings": {

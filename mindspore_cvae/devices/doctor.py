@@ -35,8 +35,15 @@ PYTHONS = ((3, 10), (3, 12))
 
 MINDSPORE = "2.10"
 
-CANN_RELEASES = ("8.2", "8.3", "8.5", "9.0", "9.1")
-"""Releases of CANN that MindSpore 2.10 takes without a warning (run_check/_check_version.py)."""
+VERSIONS = ((2, 7, 1), (2, 11))
+"""First version of MindSpore that will do, and first one after the last."""
+
+CANN_RELEASES = {
+    "2.7": ("7.8", "8.2", "8.3"),
+    "2.10": ("8.2", "8.3", "8.5", "9.0", "9.1"),
+}
+"""By release of MindSpore, those of CANN that it takes without a warning
+(run_check/_check_version.py)."""
 
 GPU_LIBRARIES = (
     "libcudart.so.11.0",
@@ -129,7 +136,7 @@ def _python_findings() -> Iterator[Finding]:
     )
     yield _libc_finding()
     yield _package_finding(
-        "mindspore", f"=={MINDSPORE}.*", lambda found: found.startswith(f"{MINDSPORE}.")
+        "mindspore", f"=={MINDSPORE}.*", lambda found: VERSIONS[0] <= _numbers(found) < VERSIONS[1]
     )
     yield _package_finding("numpy", ">=1.25,<2", lambda found: int(found.split(".")[0]) < 2)
 
@@ -142,6 +149,11 @@ def _package_finding(name: str, wanted: str, is_fit: Callable[[str], bool]) -> F
         return Finding("all", name, MISSING, "not installed", remedy)
     state = OK if is_fit(found) else MISSING
     return Finding("all", name, state, found, remedy)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first three numbers of a version."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def _libc_finding(library: Callable[[str], str | None] = os.confstr) -> Finding:
@@ -235,12 +247,14 @@ def _ascend_findings(environment: Mapping[str, str], device_folder: Path) -> Ite
         "install CANN's toolkit, then source its set_env.sh",
     )
     release = _cann_release(home) if home else None
+    mindspore = _mindspore_release()
+    wanted = CANN_RELEASES.get(mindspore, ())
     yield Finding(
         "Ascend",
         "CANN's release",
-        UNKNOWN if release is None else OK if release in CANN_RELEASES else MISSING,
+        UNKNOWN if release is None or not wanted else OK if release in wanted else MISSING,
         release or "not stated",
-        f"MindSpore {MINDSPORE} wants one of {', '.join(CANN_RELEASES)}",
+        f"MindSpore {mindspore} wants one of {', '.join(wanted) or 'those that its notes name'}",
     )
     operators = environment.get("ASCEND_OPP_PATH")
     yield Finding(
@@ -264,6 +278,14 @@ def _ascend_findings(environment: Mapping[str, str], device_folder: Path) -> Ite
         f"not found: {', '.join(missing)}" if missing else "te, hccl",
         "source CANN's set_env.sh, which sets PYTHONPATH; else install its te and hccl wheels",
     )
+
+
+def _mindspore_release() -> str:
+    """First two numbers of the installed MindSpore's version; the newest release without one."""
+    try:
+        return _dotted(_numbers(importlib.metadata.version("mindspore"))[:2])
+    except importlib.metadata.PackageNotFoundError:
+        return MINDSPORE
 
 
 def _cann_release(home: str) -> str | None:

@@ -256,9 +256,34 @@ def test_each_missing_part_of_ascend_is_named(cann):
     ]
 
 
+@pytest.mark.parametrize(
+    ("version", "is_fit", "release", "state"),
+    [
+        ("2.7.0", False, "8.3", doctor.OK),
+        ("2.7.1", True, "8.3", doctor.OK),
+        ("2.7.1", True, "8.5", doctor.MISSING),
+        ("2.9.0", True, "9.0", doctor.UNKNOWN),
+        ("2.10.1", True, "8.5", doctor.OK),
+        ("2.11.0", False, "9.1", doctor.UNKNOWN),
+    ],
+)
+def test_versions_of_mindspore_and_the_cann_of_each(
+    cann, monkeypatch, version, is_fit, release, state
+):
+    home, devices, environment = cann
+    (home / "compiler" / "version.info").write_text(f"Version={release}.0\n")
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: version)
+    monkeypatch.setattr(doctor, "_ask", lambda *asked: {"error": "not asked", "missing": []})
+    rows = by_check(doctor._ascend_findings(environment, devices))
+    assert rows["CANN's release"].state == state
+    found = by_check(doctor._python_findings())["mindspore"]
+    assert found.state == (doctor.OK if is_fit else doctor.MISSING)
+
+
 def test_releases_of_cann_are_those_of_the_installed_mindspore():
     checker = importlib_source("mindspore/run_check/_check_version.py")
-    expected = ", ".join(f'"{release}"' for release in doctor.CANN_RELEASES)
+    releases = doctor.CANN_RELEASES[doctor._mindspore_release()]
+    expected = ", ".join(f'"{release}"' for release in releases)
     assert f"self.version = [{expected}]" in checker
 
 

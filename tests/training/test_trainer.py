@@ -20,5 +20,8 @@ def test_a_step_that_compiles_counts_in_no_speed(tmp_path, capsys):
     assert first["compile_seconds"] > 0.1 and first["tokens_per_second"] is None
     assert {row["compile_seconds"] for row in others} == {0.0}
     assert all(row["tokens_per_second"] > 0 for row in others)
-    # Three to five words and their ends: the one width of the corpus.
-    assert capsys.readouterr().err.count("compiling 4 words, 1 of 1") == 1
+    # Three to five words and their ends: the one width of the corpus, of a step and of a score.
+    told = [line for line in capsys.readouterr().err.splitlines() if "compiling 4 words" in line]
+    for title in ("epoch 1", "scoring valid"):
+        (line,) = [line for line in told if line.startswith(f"{title}: ")]
+        assert line.endswith("compiling 4 words, 1 of 1")
