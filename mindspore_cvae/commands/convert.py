@@ -97,7 +97,7 @@ def _to_run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     folder.check(arguments.output_dir)
-    vocabulary = Vocabulary.load(arguments.vocabulary)
+    vocabulary = Vocabulary.load(arguments.vocabulary, config.data.unit)
     choosing.apply_precision(config.precision)
     choosing.choose(config.device_target, config.device_id)
     is_whole = into_run(arguments.state, vocabulary, config, arguments.output_dir)

@@ -17,7 +17,8 @@ from mindspore_cvae.errors import CommandParser, InputError, typed
 STANDARD_INPUT = "-"
 
 OPTIONS_OF_DATA = (
-    "vocabulary_size", "unk_alias", "lowercase", "label_column", "too_long", "max_words",
+    "unit", "pieces", "vocabulary_size", "unk_alias", "lowercase", "label_column", "too_long",
+    "max_words",
 )  # fmt: skip
 COLUMNS = (
     "split", "lines", "empty", "dropped", "truncated", "sentences", "words", "tokens",

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_kenlm()
     find_program("lmplz")
     check_folder(folder, "--run")
-    vocabulary = Vocabulary.load(folder / runs_folder.VOCABULARY)
+    vocabulary = Vocabulary.load(folder / runs_folder.VOCABULARY, config.data.unit)
     corpus = load_corpus(config.data, vocabulary)
     real = {
         split.name: [vocabulary.decode(ids) for ids in split.sentences]

@@ -144,6 +144,16 @@ _CONTRADICTIONS = (
         "without a latent variable nothing is left to regularise or to contrast",
     ),
     (
+        lambda c: c.data.unit != "word" and c.data.dir is None,
+        ("data.unit", "data.dir"),
+        "the embedded corpus is made of words",
+    ),
+    (
+        lambda c: c.data.unit != "word" and c.data.unk_alias is not None,
+        ("data.unit", "data.unk_alias"),
+        "an alias of <unk> is a word of a text that is made of words",
+    ),
+    (
         lambda c: c.data.unk_alias is not None and len(c.data.unk_alias.split()) != 1,
         ("data.unk_alias",),
         "an alias of <unk> must be one word",

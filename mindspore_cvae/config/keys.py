@@ -56,6 +56,11 @@ class Data:
     dir: str | None = _option(None, free=True)
     """Folder with train.txt, valid.txt (or val.txt) and test.txt, or one text file, which is split
     90/5/5; null takes the embedded corpus."""
+    unit: str = _option("word", choices=("word", "character", "sentencepiece"))
+    """What a sentence is made of: words between blanks, characters, or pieces that sentencepiece
+    learns from the training text; what is said of words elsewhere is said of these."""
+    pieces: int = _option(8000, "[2, 1e6]")
+    """Pieces that sentencepiece learns."""
     vocabulary_size: int = _option(10002, "[5, 1e7]")
     """Words of the vocabulary, the four specials included; the most frequent ones are kept."""
     unk_alias: str | None = _option(None)
@@ -287,7 +292,7 @@ USABLE_AFTER_TRAINING = tuple(
 """The keys that leave a trained model what it is."""
 
 LATER = (
-    ("data.batches", "mixed"),
+    *(("data.unit", "word"), ("data.pieces", 8000), ("data.batches", "mixed")),
     *(("model.amp_level", "O0"), ("model.vocabulary_multiple", None)),
     ("model.first_state_bias", False),
     *(("slots.contrast_weight", 1.0), ("slots.free_bits", 0.0)),

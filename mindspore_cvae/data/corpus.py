@@ -18,6 +18,7 @@ from mindspore_cvae.config.keys import Data
 from mindspore_cvae.data import grammar
 from mindspore_cvae.data.published import DATA_SETS
 from mindspore_cvae.data.text import read_text
+from mindspore_cvae.data.units import UNITS, WORDS, Pieces, Words
 from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, SPECIALS, UNKNOWN, Vocabulary
 from mindspore_cvae.errors import InputError, typed
 
@@ -184,25 +185,22 @@ def _read_lines(source: str, text: str, data: Data) -> _Lines:
     if data.lowercase:
         text, lines = text.lower(), [line.lower() for line in lines]
         unk_alias = unk_alias and unk_alias.lower()
-    _refuse_reserved(source, text, lines)
+    units = WORDS if data.unit == "word" else _WholeLines()
+    if units is WORDS:
+        _refuse_reserved(source, text, lines)
 
     counts = {"read": len(lines), "empty": 0, "dropped": 0, "truncated": 0}
     sentences, numbers = [], []
     for number, line in enumerate(lines, 1):
-        words = line.split()
+        words = units.split(line)
         if not words:
             counts["empty"] += 1
             continue
         if len(words) > data.max_words:
-            if data.too_long == "error":
-                raise InputError(
-                    f"{source}, line {number}: {len(words)} words, and data.max_words is "
-                    f"{data.max_words}; raise it, or set data.too_long to drop or truncate"
-                )
-            if data.too_long == "drop":
-                counts["dropped"] += 1
+            action = _too_long(f"{source}, line {number}: {len(words)} words", data)
+            counts[action] += 1
+            if action == "dropped":
                 continue
-            counts["truncated"] += 1
             del words[data.max_words :]
         if unk_alias is not None and unk_alias in words:
             words = [SPECIALS[UNKNOWN] if word == unk_alias else word for word in words]
@@ -210,6 +208,41 @@ def _read_lines(source: str, text: str, data: Data) -> _Lines:
         numbers.append(number)
     labels = [label_of[number - 1] for number in numbers]
     return _Lines(source, sentences, numbers, counts, labels)
+
+
+class _WholeLines(Words):
+    """Lines as they are read, before it is known what they are made of."""
+
+    def split(self, text: str) -> list[str]:
+        return [" ".join(text.split())] if text.split() else []
+
+
+def _in_units(part: _Lines, units: Words, data: Data) -> _Lines:
+    """Whole lines in other units than words, those of too many set aside as ``data`` says."""
+    counts = dict(part.counts)
+    kept = _Lines(part.source, [], [], counts, [])
+    for (line,), number, label in zip(part.sentences, part.lines, part.labels, strict=True):
+        split = units.split(line)
+        if len(split) > data.max_words:
+            action = _too_long(f"{part.source}, line {number}: {len(split)} {units.name}", data)
+            counts[action] += 1
+            if action == "dropped":
+                continue
+            del split[data.max_words :]
+        kept.sentences.append(split)
+        kept.lines.append(number)
+        kept.labels.append(label)
+    return kept
+
+
+def _too_long(what: str, data: Data) -> str:
+    """Whether a sentence that is too long is ``dropped`` or ``truncated``."""
+    if data.too_long == "error":
+        raise InputError(
+            f"{what}, and data.max_words is {data.max_words}; raise it, or set data.too_long to "
+            "drop or truncate"
+        )
+    return "dropped" if data.too_long == "drop" else "truncated"
 
 
 def _refuse_empty(lines: _Lines) -> None:
@@ -329,6 +362,16 @@ def _with_truth(split: Split, sample: grammar.Sample) -> Split:
     )
 
 
+def _units(vocabulary: Vocabulary | None, train: _Lines, data: Data) -> Words:
+    """What sentences are split into: as the vocabulary of a run says, or as they are found to be in
+    the training sentences."""
+    if vocabulary is not None:
+        return vocabulary.units
+    if data.unit in UNITS:
+        return UNITS[data.unit]
+    return Pieces.learned([line for (line,) in train.sentences], data.pieces)
+
+
 def load_corpus(
     data: Data,
     vocabulary: Vocabulary | None = None,
@@ -340,8 +383,8 @@ def load_corpus(
         data: the configuration's section; its `dir` is a folder with train.txt, valid.txt (or
             val.txt) and test.txt, or one text file that is split 90/5/5, or None for the embedded
             corpus. With `lowercase`, `unk_alias` is compared in lower case.
-        vocabulary: numbers the words; None builds one from the training sentences (and, for the
-            embedded corpus, from every word of its grammar).
+        vocabulary: numbers the words, or other units, and says what they are; None builds one from
+            the training sentences (and, for the embedded corpus, from every word of its grammar).
         seed_of_embedded: what the embedded corpus is generated from.
 
     Raises InputError: a file that is missing, unreadable, empty or not UTF-8; a split without a
@@ -350,6 +393,7 @@ def load_corpus(
     messages = []
     covered: list[str] = []
     if data.dir is None:
+        data = dataclasses.replace(data, unit="word")
         samples = grammar.generate(seed_of_embedded)
         parts = _read_embedded(samples, data)
         covered = grammar.embedded_grammar().words()
@@ -372,10 +416,17 @@ def load_corpus(
             f"{data.dir} is one file: its sentences are split 90/5/5 per cent into train, valid "
             "and test by a hash, so that equal sentences share a split"
         )
+    if data.unit != "word":
+        units = _units(vocabulary, parts["train"], data)
+        parts = {name: _in_units(part, units, data) for name, part in parts.items()}
+        for part in parts.values():
+            _refuse_empty(part)
+    else:
+        units = WORDS
     if vocabulary is None:
         counts = Counter(itertools.chain.from_iterable(parts["train"].sentences))
         counts.update(dict.fromkeys(covered, 0))
-        vocabulary = Vocabulary.from_counts(counts, data.vocabulary_size)
+        vocabulary = Vocabulary.from_counts(counts, data.vocabulary_size, units)
     splits = {name: _number(name, part, vocabulary) for name, part in parts.items()}
     messages += filter(None, map(_much_unknown, splits.values()))
     if data.dir is None:

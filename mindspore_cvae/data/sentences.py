@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from mindspore_cvae.data.units import WORDS
 from mindspore_cvae.data.vocabulary import BEGIN, END, PAD, SPECIALS, UNKNOWN, Vocabulary
 from mindspore_cvae.errors import InputError, warn_user
 
@@ -24,7 +25,7 @@ def number_sentences(
     """Word ids of sentences, read as the training text was; nothing is dropped or cut.
 
     Args:
-        sentences: words separated by blanks.
+        sentences: text; where ``data.unit`` is ``word``, words separated by blanks.
         vocabulary: of the run.
         data: the run's configuration section ``data`` (lowercase, unk_alias, label_column,
             max_words).
@@ -35,7 +36,7 @@ def number_sentences(
         One int32 array a sentence, without ``<s>`` and ``</s>``.
 
     Raises:
-        InputError: A sentence has no words, or too many, or a reserved one.
+        InputError: A sentence is empty, or has too many words (or other units), or a reserved one.
     """
     numbered = []
     for number, sentence in enumerate(sentences, 1):
@@ -45,20 +46,23 @@ def number_sentences(
         if data.label_column and "\t" in sentence:
             # A line of the run's own texts; a sentence from elsewhere has no label, and no tab.
             sentence = sentence.partition("\t")[2]
-        words = (sentence.lower() if data.lowercase else sentence).split()
+        units = vocabulary.units
+        words = units.split(sentence.lower() if data.lowercase else sentence)
         if not words:
             raise InputError(f"{place} has no words: remove it")
         if len(words) > data.max_words:
             raise InputError(
-                f"{place} has {len(words)} words, and the run was trained with "
+                f"{place} has {len(words)} {units.name}, and the run was trained with "
                 f"data.max_words={data.max_words}: shorten it"
             )
         for reserved in (SPECIALS[PAD], SPECIALS[BEGIN], SPECIALS[END]):
-            if reserved in words:
+            if units is WORDS and reserved in words:
                 raise InputError(f"{place} holds {reserved}, which is reserved for the model")
         alias = data.unk_alias and (data.unk_alias.lower() if data.lowercase else data.unk_alias)
         ids = vocabulary.encode(SPECIALS[UNKNOWN] if word == alias else word for word in words)
         if (ids == UNKNOWN).all():
-            warn(f"{place}: the run's vocabulary has none of its words, all are read as <unk>")
+            warn(
+                f"{place}: the run's vocabulary has none of its {units.name}, all are read as <unk>"
+            )
         numbered.append(ids)
     return numbered

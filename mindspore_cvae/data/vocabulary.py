@@ -11,6 +11,7 @@ import numpy as np
 
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.data.text import read_text
+from mindspore_cvae.data.units import WORDS, Words, load_units
 from mindspore_cvae.errors import InputError
 
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
@@ -22,13 +23,15 @@ class Vocabulary:
 
     Args:
         words: every word in id order, the four specials first.
+        units: what they are, and what splits a sentence into them.
 
     Raises InputError when the specials are not in their places, or a word is empty, holds blanks,
     or is there twice.
     """
 
-    def __init__(self, words: Iterable[str]):
+    def __init__(self, words: Iterable[str], units: Words = WORDS):
         self.words = list(words)
+        self.units = units
         if tuple(self.words[: len(SPECIALS)]) != SPECIALS:
             raise InputError(f"a vocabulary begins with the words {' '.join(SPECIALS)}")
         self._ids: dict[str, int] = {}
@@ -45,12 +48,13 @@ class Vocabulary:
                 )
 
     @classmethod
-    def from_counts(cls, counts: Counter[str], size: int) -> "Vocabulary":
+    def from_counts(cls, counts: Counter[str], size: int, units: Words = WORDS) -> "Vocabulary":
         """The most frequent words, ties in alphabetical order.
 
         Args:
             counts: occurrences of each word in the training sentences; specials are ignored.
             size: largest number of words, the four specials included; at least 5.
+            units: what the words are.
         """
         if size <= len(SPECIALS):
             raise InputError(
@@ -58,7 +62,7 @@ class Vocabulary:
                 f"so it must be {len(SPECIALS) + 1} or more"
             )
         ranked = sorted(counts.keys() - set(SPECIALS), key=lambda word: (-counts[word], word))
-        return cls([*SPECIALS, *ranked[: size - len(SPECIALS)]])
+        return cls([*SPECIALS, *ranked[: size - len(SPECIALS)]], units)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -78,25 +82,39 @@ class Vocabulary:
         return [ids[end - len(words) : end] for words, end in zip(sentences, ends, strict=True)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The words up to the first `</s>`, blanks between; `<s>` and `<pad>` are left out."""
+        """The text of the words up to the first `</s>`; `<s>` and `<pad>` are left out."""
         sentence = itertools.takewhile(lambda number: number != END, (int(i) for i in ids))
-        return " ".join(self.words[number] for number in sentence if number not in (PAD, BEGIN))
+        words = (self.words[number] for number in sentence if number not in (PAD, BEGIN))
+        return self.units.join(words)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes one word a line, in id order; all at once."""
+        """Writes one word a line, in id order, all at once; and beside it what the units take."""
+        self.units.save(Path(path).parent)
         write_atomically(Path(path), "".join(f"{word}\n" for word in self.words))
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Vocabulary":
-        """Reads what `save` wrote. Raises InputError, naming the file, when it is no vocabulary."""
+    def load(cls, path: str | os.PathLike, unit: str = "word") -> "Vocabulary":
+        """Reads what `save` wrote.
+
+        Args:
+            path: the file.
+            unit: `data.unit` of the run.
+
+        Raises InputError, naming the file, when it is no vocabulary, or its units cannot be read.
+        """
+        units = load_units(unit, Path(path).parent)
         words = read_text(path).split("\n")
         if words[-1] == "":
             words.pop()
         try:
-            return cls(word.removesuffix("\r") for word in words)
+            return cls((word.removesuffix("\r") for word in words), units)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
     def fingerprint(self) -> str:
-        """SHA-256 of the words in id order: equal for equal vocabularies alone."""
-        return hashlib.sha256("\n".join(self.words).encode("utf-8")).hexdigest()
+        """SHA-256 of words in id order and of the units: equal for equal vocabularies alone."""
+        digest = hashlib.sha256("\n".join(self.words).encode("utf-8"))
+        if self.units.identity:
+            # A line of its own, which no word is: of words alone, as ever, there is none.
+            digest.update(b"\n\n" + self.units.identity)
+        return digest.hexdigest()

@@ -83,6 +83,23 @@ PAPER = (
         "ppl", "PPL", 2, "down", "The same as a perplexity a predicted token (`</s>` is).", _of_elbo
     ),
     Column(
+        "ppl_word",
+        "PPL a word",
+        2,
+        "down",
+        "Where `data.unit` is not `word`: the same nats as a perplexity a word between blanks of "
+        "the text, one end a sentence counted, which is comparable between units.",
+        _of_elbo,
+    ),
+    Column(
+        "ppl_character",
+        "PPL a character",
+        2,
+        "down",
+        "The same a character, blanks counted: for text without blanks.",
+        _of_elbo,
+    ),
+    Column(
         "rec",
         "reconstruction",
         1,
@@ -176,6 +193,24 @@ VALID = (
         "down",
         "The same as a perplexity a predicted token.",
         _of_likelihood,
+    ),
+    Column(
+        "iw_ppl_word",
+        "IW-PPL a word",
+        2,
+        "down",
+        "IW-NLL as a perplexity a word between blanks, where `data.unit` is not `word`.",
+        _of_likelihood,
+        "ppl_word",
+    ),
+    Column(
+        "iw_ppl_character",
+        "IW-PPL a character",
+        2,
+        "down",
+        "The same a character.",
+        _of_likelihood,
+        "ppl_character",
     ),
     Column(
         "ess",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from mindspore_cvae.common import randomness
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data import grammar
 from mindspore_cvae.data.corpus import Corpus, Split, true_scores
+from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.data.widths import corpus_widths
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.evaluation import bounds, estimators
@@ -224,6 +226,32 @@ def lines_of(split: Split) -> dict[str, float | int]:
     return {**counts, "unk_rate": split.counts.get("unknown", 0) / words if words else 0.0}
 
 
+def text_perplexities(
+    values: Mapping[str, np.ndarray], sentences: Sequence[np.ndarray], vocabulary: Vocabulary
+) -> dict[str, float]:
+    """``ppl_word`` and ``ppl_character`` of the -ELBO, ``iw_ppl_word`` and ``iw_ppl_character`` of
+    the bound: of the words between blanks, or the characters, of the text, and an end a sentence.
+
+    Args:
+        values: nats of each sentence, from :func:`evaluate`.
+        sentences: numbers of their units.
+        vocabulary: that numbered them.
+    """
+    texts = [vocabulary.decode(numbers) for numbers in sentences]
+    lengths = {
+        "word": [len(text.split()) + 1 for text in texts],
+        "character": [len(text) + 1 for text in texts],
+    }
+    return {
+        f"{prefix}ppl_{unit}": estimators.perplexity(
+            values[key].sum(), sum(counts[: len(values[key])])
+        )
+        for prefix, key in (("", "neg_elbo"), ("iw_", "iw_nll"))
+        if key in values
+        for unit, counts in lengths.items()
+    }
+
+
 def grammatical_rate(loaded: LoadedRun, config: Config) -> dict[str, float]:
     """``grammatical``, the share of samples from the prior that the embedded corpus's grammar can
     produce, a reading of samples that needs no judge; and its standard error."""
@@ -304,6 +332,8 @@ def evaluate_loaded(
     )
     if config.data.dir is None:
         metrics |= grammatical_rate(loaded, config)
+    if config.data.unit != "word":
+        metrics |= text_perplexities(values, chosen.sentences, corpus.vocabulary)
     metrics |= {
         **lines_of(chosen),
         "text": corpus.text(split),

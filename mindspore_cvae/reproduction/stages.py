@@ -185,7 +185,7 @@ def _write_pair(job: Job) -> None:
 def pair_of(job: Job) -> tuple[str, str]:
     """Two sentences of the test split, between which a run interpolates."""
     config = job.settings
-    vocabulary = Vocabulary.load(job.folder / runs_folder.VOCABULARY)
+    vocabulary = Vocabulary.load(job.folder / runs_folder.VOCABULARY, config.data.unit)
     split = load_corpus(config.data, vocabulary).test
     ends = path_ends(split.lengths)
     if not ends:

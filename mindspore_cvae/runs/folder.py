@@ -2,6 +2,7 @@
 
     RUN/config.yaml           the merged configuration
     RUN/vocab.txt             one word a line, in the order of their numbers
+    RUN/pieces.model          how sentencepiece splits, where data.unit says so
     RUN/log.jsonl             one JSON object a line, written as training goes
     RUN/checkpoints/          see :mod:`runs.checkpoints`
     RUN/metrics-<split>.json  the last evaluation of each split
@@ -41,6 +42,7 @@ from mindspore_cvae.config import keys as config_keys
 from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.config import options as config_options
 from mindspore_cvae.config.keys import Config
+from mindspore_cvae.data.units import PIECES
 from mindspore_cvae.errors import InputError, warn_user
 from mindspore_cvae.runs import events
 from mindspore_cvae.runs.checkpoints import is_sealed
@@ -138,7 +140,7 @@ def is_own(folder: Path, path: Path) -> bool:
     folders = (CHECKPOINTS, EXPORT, PROFILE, events.FOLDER)
     if rest:
         return first in folders
-    own = (CONFIG, VOCABULARY, LOG, LOCK, NGRAM, PROBE, CODES, REPORT, *folders)
+    own = (CONFIG, VOCABULARY, LOG, LOCK, PIECES, NGRAM, PROBE, CODES, REPORT, *folders)
     return first in (*own, *map(metrics_name, SPLITS), *map(sentences_name, SPLITS))
 
 
@@ -445,7 +447,7 @@ def corpus_of_run(config: Config, run: Path | None) -> Corpus:
 
     vocabulary = None
     if run is not None and (run / VOCABULARY).exists():
-        vocabulary = Vocabulary.load(run / VOCABULARY)
+        vocabulary = Vocabulary.load(run / VOCABULARY, config.data.unit)
     return load_corpus(config.data, vocabulary)
 
 
@@ -538,7 +540,8 @@ def _exported(folder: Path) -> list[Path]:
         return []
     names = [graph.get("file") for graph in graphs.values() if isinstance(graph, dict)]
     inside = [name for name in names if isinstance(name, str) and Path(name).name == name]
-    return [folder / name for name in (*inside, EXPORT_WEIGHTS, VOCABULARY, EXPORT_DESCRIPTION)]
+    own = (EXPORT_WEIGHTS, VOCABULARY, PIECES, EXPORT_DESCRIPTION)
+    return [folder / name for name in (*inside, *own)]
 
 
 class Run:
@@ -584,7 +587,7 @@ class Run:
         configuration goes last, so that a rest is still a run."""
         if not is_ours(self.folder):
             return
-        own = [VOCABULARY, LOG, NGRAM, PROBE, CODES, REPORT]
+        own = [VOCABULARY, PIECES, LOG, NGRAM, PROBE, CODES, REPORT]
         own += [name(split) for split in SPLITS for name in (metrics_name, sentences_name)]
         files = [self.folder / name for name in own]
         files += [*checkpoint_files(self.checkpoints), *_exported(self.folder / EXPORT)]

@@ -11,6 +11,7 @@ from mindspore import nn
 
 from mindspore_cvae.config import layers
 from mindspore_cvae.config.keys import Config
+from mindspore_cvae.data.units import PIECES, Pieces
 from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.errors import InputError, warn_user
 from mindspore_cvae.model.building import build_model, put_values
@@ -74,7 +75,7 @@ def load_run(
     if is_mark and not checkpoints.has_mark(folder / runs_folder.CHECKPOINTS, checkpoint):
         warn_user(f"{folder}: no validation was fit to choose a best checkpoint; the last is taken")
         checkpoint = "last"
-    vocabulary = Vocabulary.load(folder / runs_folder.VOCABULARY)
+    vocabulary = Vocabulary.load(folder / runs_folder.VOCABULARY, config.data.unit)
     saved = checkpoints.load(folder / runs_folder.CHECKPOINTS, CHECKPOINTS[checkpoint])
     _check_trained_with(saved, folder, vocabulary)
     _check_widths(saved, folder, config)
@@ -89,9 +90,10 @@ def _check_trained_with(
     """Refuse a vocabulary that the checkpoint was not trained with, since its words would stand for
     others; warn of a configuration that was changed by hand or by ``--force``."""
     if saved.fingerprints.get("vocabulary") != vocabulary.fingerprint():
+        pieces = f" with {PIECES}" if isinstance(vocabulary.units, Pieces) else ""
         raise InputError(
-            f"{folder / runs_folder.VOCABULARY} is not the vocabulary that {saved.path} was "
-            "trained with: put the run's own file back"
+            f"{folder / runs_folder.VOCABULARY}{pieces} is not the vocabulary that {saved.path} "
+            "was trained with: put the run's own file back"
         )
     path = folder / runs_folder.CONFIG
     if saved.fingerprints.get("config") != layers.read_saved(path).fingerprint():

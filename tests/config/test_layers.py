@@ -335,6 +335,8 @@ CONTRADICTIONS = [
         ["slots.contrast=info_nce", "slots.views=2", "slots.swap_negatives=true"],
         "what the step semi_amortized refines",
     ),
+    ("vae", ["data.dir=null", "data.unit=character"], "the embedded corpus is made of words"),
+    ("vae", ["data.unk_alias=_UNK", "data.unit=sentencepiece"], "an alias of <unk> is a word"),
     ("lstm_lm", ["model.first_state_bias=true"], "no map from z to the decoder's first state"),
     ("vae", ["data.unk_alias=two words"], "must be one word"),
 ]
@@ -386,7 +388,7 @@ FREE_OF_CONTRADICTIONS = {
     for key, option in OPTIONS.items()
     if not key.startswith("slots.")
     and key not in ("system", "data.batch_size", "precision", "train.loss_scale")
-    and key not in ("model.amp_level", "model.first_state_bias")
+    and key not in ("model.amp_level", "model.first_state_bias", "data.unit")
 }
 
 
@@ -482,6 +484,7 @@ def test_checkpoints_from_before_there_was_mixed_precision_fit():
     assert [values.pop(key) for key in later] == ["O0", 1.0, 0.0]
     assert values.pop("slots.reconstruction") == "posterior"
     assert values.pop("slots.swap_negatives") is False
+    assert (values.pop("data.unit"), values.pop("data.pieces")) == ("word", 8000)
     assert values.pop("data.batches") == "mixed" and not values.pop("model.first_state_bias")
     # It was free, and changes the last bits of a step.
     assert values.pop("model.vocabulary_multiple") is None

@@ -58,6 +58,8 @@ def write_run(folder: Path, system: str, *overrides: str) -> Path:
     settings = layers.load(None, [*SIZES, *overrides], system=system, data_dir=str(data))
     words = Counter(word for sentence in SENTENCES for word in sentence.split())
     vocabulary = Vocabulary.from_counts(words, settings.data.vocabulary_size)
+    if settings.data.unit != "word":
+        vocabulary = load_corpus(settings.data).vocabulary
     assert vocabulary.words == load_corpus(settings.data).vocabulary.words
     model = build_model(settings.slots, settings.model, len(vocabulary), settings.seed)
     # Not small, as training starts: sentences would all be alike.
