@@ -82,10 +82,10 @@ class Pieces(Characters):
 
         Args:
             texts: sentences.
-            count: pieces (``data.pieces``).
+            count: of pieces, at most (``data.pieces``); a small text has fewer.
 
         Raises:
-            InputError: sentencepiece is missing, or the text has fewer pieces, or more characters.
+            InputError: sentencepiece is missing, or the text has more characters than that.
         """
         written = io.BytesIO()
         try:
@@ -93,6 +93,7 @@ class Pieces(Characters):
                 sentence_iterator=iter(texts),
                 model_writer=written,
                 vocab_size=count,
+                hard_vocab_limit=False,
                 normalization_rule_name="identity",
                 character_coverage=1.0,
                 num_threads=1,
@@ -153,11 +154,9 @@ def _sentencepiece():
 
 def _told(message: str, count: int) -> str:
     """What sentencepiece's message says of ``data.pieces``, in a sentence."""
-    most = re.search(r"value <= (\d+)", message)
-    if most:
-        return f"data.pieces is {count}, and the training text has {most[1]} pieces at most"
-    least = re.search(r"required_chars\D*\d+ vs (\d+)|(\d+) is smaller than", message)
-    if "required_chars" in message:
-        needed = f" ({least[1] or least[2]})" if least else ""
-        return f"data.pieces is {count}, fewer than the training text has characters{needed}"
+    least = re.search(r"required_chars\. \d+ vs (\d+)", message)
+    if least:
+        return (
+            f"data.pieces is {count}, and the characters of the training text alone make {least[1]}"
+        )
     return f"sentencepiece cannot learn {count} pieces from the training text: {message.strip()}"
