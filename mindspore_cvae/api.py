@@ -33,7 +33,7 @@ from mindspore_cvae.data.corpus import Corpus, Split, load_corpus
 from mindspore_cvae.data.labels import sentences_labelled
 from mindspore_cvae.data.sentences import number_sentences
 from mindspore_cvae.devices import choosing
-from mindspore_cvae.errors import InputError, warn_user
+from mindspore_cvae.errors import InputError, is_command, warn_user
 from mindspore_cvae.runs import codes, events, folder
 
 if TYPE_CHECKING:
@@ -88,12 +88,13 @@ _PROCESS: list[int] = []
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that one thread runs at a time, and a forked process refuses."""
+    """A method that one thread runs at a time, and a forked process refuses; only commands tell
+    what goes on."""
 
     @functools.wraps(method)
     def call(*arguments: Any, **options: Any) -> Any:
         _refuse_forked()
-        with _ALONE:
+        with _ALONE, _shown(is_command()):
             return method(*arguments, **options)
 
     return call
@@ -126,7 +127,7 @@ def _refuse_pynative() -> None:
 
 def _shown(progress: bool) -> contextlib.AbstractContextManager[None]:
     """Meanwhile bars and lines about the work are shown, or not."""
-    return contextlib.nullcontext() if progress else silence()
+    return silence(not progress)
 
 
 def _place_of(text: str | Path | Sequence[str], output_dir: Path) -> Path:

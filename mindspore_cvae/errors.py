@@ -100,6 +100,11 @@ _COMMANDS: list[Callable[[], object]] = []
 """The commands under way in this process."""
 
 
+def is_command() -> bool:
+    """Whether a command is under way in this process, which tells people what it does."""
+    return bool(_COMMANDS)
+
+
 def warn_user(message: str) -> None:
     """Tell of something that may not be as it should: a command prints one line ``warning: ...`` on
     stderr; in any other program it is a :class:`UserNotice` of Python's ``warnings``, at the line

@@ -59,6 +59,13 @@ def test_loading_says_nothing(runs_of):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_using_a_model_says_nothing(runs_of, capsys):
+    """What a command tells of its work, first compilations among it, is not a program's output."""
+    model = ContrastiveVAE.load(runs_of("ae"))
+    model.reconstruct(list(PAIR))
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_vocabulary_of_another_order_is_refused(tmp_path):
     """Every word would stand for another, and the numbers would look like numbers."""
     run = write_run(tmp_path, "ae")

@@ -54,9 +54,9 @@ _IS_SILENT = ContextVar("is_silent", default=False)
 
 
 @contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Meanwhile nothing is shown of what goes on."""
-    token = _IS_SILENT.set(True)
+def silence(is_silent: bool = True) -> Iterator[None]:
+    """Meanwhile nothing is shown of what goes on, or all of it."""
+    token = _IS_SILENT.set(is_silent)
     try:
         yield
     finally:
