@@ -151,10 +151,11 @@ def _place_of(text: str | Path | Sequence[str], output_dir: Path) -> Path:
 class ContrastiveVAE:
     """A trained model with its vocabulary. :meth:`load` makes one.
 
-    Wherever sentences go in, they are texts of words separated by blanks, read as the training
-    text was. A sentence without words, or of more than ``data.max_words``, is an InputError; one of
-    which the vocabulary has no word is read as ``<unk>`` words, with a warning
-    (:class:`errors.UserNotice`, by Python's ``warnings``, as are all of a model's).
+    Wherever sentences go in, they are texts, read as the training text was: words separated by
+    blanks, or what ``data.unit`` says. A sentence without words, or of more than
+    ``data.max_words``, is an InputError; one of which the vocabulary has no word is read as
+    ``<unk>`` words, with a warning (:class:`errors.UserNotice`, by Python's ``warnings``, as are
+    all of a model's).
 
     Wherever sentences come out, ``options`` are those of :class:`generation.ways.Decoding`:
     ``temperature`` (1), ``top_k`` and ``top_p`` (None), ``beam_size`` (5), ``no_unk`` (False), and
@@ -313,7 +314,24 @@ class ContrastiveVAE:
         Returns:
             (N, Z) float32.
         """
-        return self._encode(self._number(sentences), samples, seed)
+        return self.encode_numbered(self._number(sentences), samples, seed)
+
+    @_guarded
+    def encode_numbered(
+        self, sentences: Sequence[np.ndarray], samples: int | None = None, seed: int = 0
+    ) -> np.ndarray:
+        """:meth:`encode` of sentences of a split (:class:`data.corpus.Split`).
+
+        Args:
+            sentences: N arrays of numbers of the vocabulary, without ``<s>`` and ``</s>``.
+            samples, seed: as for :meth:`encode`.
+
+        Returns:
+            (N, Z) float32.
+        """
+        if samples is not None or not self._encoder.has_closed_form:
+            samples = self._samples(samples)
+        return self._encoder(sentences, samples, seed)
 
     @_guarded
     def decode(
@@ -439,7 +457,7 @@ class ContrastiveVAE:
         sentences = corpus.train.sentences
         z = codes.read_codes(self.folder, decided_by, (len(sentences), self.latent_size))
         if z is None:
-            z = self._encode(sentences)
+            z = self.encode_numbered(sentences)
             codes.keep_codes(self.folder, decided_by, z)
         return z
 
@@ -465,7 +483,7 @@ class ContrastiveVAE:
             InputError: No training sentence has the label; the message lists those that there are.
         """
         sentences = sentences_labelled(self._corpus("labels are").train, label)
-        return self._encode(sentences).mean(0, keepdims=True), len(sentences)
+        return self.encode_numbered(sentences).mean(0, keepdims=True), len(sentences)
 
     @_guarded
     def probe(self, corpus: Corpus | None = None, subsets: int = 10, seed: int = 0) -> Probe:
@@ -483,7 +501,7 @@ class ContrastiveVAE:
 
         corpus = self._corpus("labels are", corpus)
         check_labels(corpus)
-        encoded = {split.name: self._encode(split.sentences) for split in corpus.splits}
+        encoded = {split.name: self.encode_numbered(split.sentences) for split in corpus.splits}
         return probe(corpus, encoded, subsets, seed)
 
     @_guarded
@@ -578,13 +596,6 @@ class ContrastiveVAE:
         if isinstance(sentences, str):
             raise TypeError("sentences must be a list of texts, not one text")
         return number_sentences(sentences, self.vocabulary, self.config.data)
-
-    def _encode(
-        self, sentences: list[np.ndarray], samples: int | None = None, seed: int = 0
-    ) -> np.ndarray:
-        if samples is not None or not self._encoder.has_closed_form:
-            samples = self._samples(samples)
-        return self._encoder(sentences, samples, seed)
 
     def _samples(self, samples: int | None) -> int:
         if samples is not None and samples < 1:

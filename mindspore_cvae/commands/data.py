@@ -29,7 +29,10 @@ COLUMNS = (
 def statistics_table(corpus: Corpus) -> str:
     """One line a split: lines read and set aside, sentences, words, tokens (words and `</s>`),
     lengths in words (mean, smallest, percentiles, largest), and the share of unknown words."""
-    rows: list[tuple[str, ...]] = [COLUMNS]
+    units = corpus.vocabulary.units.name
+    rows: list[tuple[str, ...]] = [
+        tuple(units if column == "words" else column for column in COLUMNS)
+    ]
     for split in corpus.splits:
         lengths, counts = split.lengths, split.counts
         words = int(lengths.sum())
@@ -107,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for message in corpus.messages:
         print(message)
     print(statistics_table(corpus))
-    print(f"vocabulary: {len(corpus.vocabulary):,} words, the four specials included")
+    units = corpus.vocabulary.units.name
+    print(f"vocabulary: {len(corpus.vocabulary):,} {units}, the four specials included")
     if corpus.train.labels is not None and source is not None:
         counts = [f"{label:.30} {count:,}" for label, count in label_counts(corpus.train).items()]
         print(f"labels of train: {listed(counts)}")

@@ -65,14 +65,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     vocabulary = Vocabulary.load(folder / runs_folder.VOCABULARY, config.data.unit)
     corpus = load_corpus(config.data, vocabulary)
     real = {
-        split.name: [vocabulary.decode(ids) for ids in split.sentences]
+        split.name: [vocabulary.spaced(vocabulary.decode(ids)) for ids in split.sentences]
         for split in (corpus.train, corpus.test)
     }
 
     model = ContrastiveVAE.load(folder, arguments.checkpoint, config=config)
 
     def generate(count: int, decoding: str, max_words: int) -> list[str]:
-        return model.sample(count, decoding, seed=arguments.seed, max_words=max_words)
+        texts = model.sample(count, decoding, seed=arguments.seed, max_words=max_words)
+        return [vocabulary.spaced(text) for text in texts]
 
     made_with = {
         "order": arguments.order,

@@ -154,6 +154,12 @@ _CONTRADICTIONS = (
         "an alias of <unk> is a word of a text that is made of words",
     ),
     (
+        # <unk> is a piece, and one of the four specials of the vocabulary.
+        lambda c: c.data.unit == "sentencepiece" and c.data.pieces > c.data.vocabulary_size - 3,
+        ("data.pieces", "data.vocabulary_size"),
+        "the vocabulary has no room for so many pieces beside its specials <pad>, <s> and </s>",
+    ),
+    (
         lambda c: c.data.unk_alias is not None and len(c.data.unk_alias.split()) != 1,
         ("data.unk_alias",),
         "an alias of <unk> must be one word",

@@ -60,7 +60,7 @@ class Data:
     """What a sentence is made of: words between blanks, characters, or pieces that sentencepiece
     learns from the training text; what is said of words elsewhere is said of these."""
     pieces: int = _option(8000, "[2, 1e6]")
-    """Pieces that sentencepiece learns, at most: a small text has fewer."""
+    """Pieces that sentencepiece learns, ``<unk>`` counted, at most: a small text has fewer."""
     vocabulary_size: int = _option(10002, "[5, 1e7]")
     """Words of the vocabulary, the four specials included; the most frequent ones are kept."""
     unk_alias: str | None = _option(None)

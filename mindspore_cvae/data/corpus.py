@@ -47,6 +47,8 @@ class Split:
             None where it is not known.
         labels: of each sentence, empty where it has none; in the embedded corpus, its topic. None
             where no sentence has one.
+        text_lengths: words between blanks and characters of each sentence's text, shape
+            (sentences, 2), int64; None where a sentence is made of words.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Split:
     counts: dict[str, int]
     log_probabilities: np.ndarray | None = None
     labels: list[str] | None = None
+    text_lengths: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -317,6 +320,11 @@ def _number(name: str, part: _Lines, vocabulary: Vocabulary) -> Split:
     """A split with its words numbered."""
     sentences = vocabulary.encode_all(part.sentences)
     unknown = int(np.count_nonzero(np.concatenate(sentences) == UNKNOWN))
+    text_lengths = None
+    if vocabulary.units is not WORDS:
+        # Of the text itself: an unknown unit is not as long as its sign.
+        texts = map(vocabulary.units.join, part.sentences)
+        text_lengths = np.array([(len(text.split()), len(text)) for text in texts], np.int64)
     return Split(
         name=name,
         source=part.source,
@@ -324,17 +332,18 @@ def _number(name: str, part: _Lines, vocabulary: Vocabulary) -> Split:
         lines=np.array(part.lines, np.int64),
         counts=part.counts | {"unknown": unknown},
         labels=part.labels if any(part.labels) else None,
+        text_lengths=text_lengths,
     )
 
 
-def _much_unknown(split: Split) -> str | None:
+def _much_unknown(split: Split, units: Words) -> str | None:
     """What is to be said of a split of next to nothing but words that the vocabulary lacks."""
     words, unknown = int(split.lengths.sum()), split.counts["unknown"]
     if 10 * unknown < 9 * words:
         return None
     return (
-        f"{split.source}: {unknown} of {words} words are not in the vocabulary, so that what is "
-        f"measured on {split.name} is how often <unk> comes: is it text like the training "
+        f"{split.source}: {unknown} of {words} {units.name} are not in the vocabulary, so that "
+        f"what is measured on {split.name} is how often <unk> comes: is it text like the training "
         "split's (data.lowercase, data.unk_alias, data.vocabulary_size)?"
     )
 
@@ -362,14 +371,21 @@ def _with_truth(split: Split, sample: grammar.Sample) -> Split:
     )
 
 
-def _units(vocabulary: Vocabulary | None, train: _Lines, data: Data) -> Words:
+def _units(vocabulary: Vocabulary | None, train: _Lines, data: Data) -> tuple[Words, list[str]]:
     """What sentences are split into: as the vocabulary of a run says, or as they are found to be in
-    the training sentences."""
+    the training sentences. And what is to be said of it."""
     if vocabulary is not None:
-        return vocabulary.units
+        return vocabulary.units, []
     if data.unit in UNITS:
-        return UNITS[data.unit]
-    return Pieces.learned([line for (line,) in train.sentences], data.pieces)
+        return UNITS[data.unit], []
+    pieces = Pieces.learned([line for (line,) in train.sentences], data.pieces)
+    found = len(pieces.known) + 1
+    if found == data.pieces:
+        return pieces, []
+    return pieces, [
+        f"data.pieces is {data.pieces}, and the training text has no more than {found} pieces, "
+        "<unk> counted: all of them are taken"
+    ]
 
 
 def load_corpus(
@@ -417,7 +433,8 @@ def load_corpus(
             "and test by a hash, so that equal sentences share a split"
         )
     if data.unit != "word":
-        units = _units(vocabulary, parts["train"], data)
+        units, said = _units(vocabulary, parts["train"], data)
+        messages += said
         parts = {name: _in_units(part, units, data) for name, part in parts.items()}
         for part in parts.values():
             _refuse_empty(part)
@@ -425,10 +442,10 @@ def load_corpus(
         units = WORDS
     if vocabulary is None:
         counts = Counter(itertools.chain.from_iterable(parts["train"].sentences))
-        counts.update(dict.fromkeys(covered, 0))
+        counts.update(dict.fromkeys((*covered, *units.known), 0))
         vocabulary = Vocabulary.from_counts(counts, data.vocabulary_size, units)
     splits = {name: _number(name, part, vocabulary) for name, part in parts.items()}
-    messages += filter(None, map(_much_unknown, splits.values()))
+    messages += filter(None, (_much_unknown(split, units) for split in splits.values()))
     if data.dir is None:
         splits = {name: _with_truth(split, samples[name]) for name, split in splits.items()}
         unknown_truth = [name for name, split in splits.items() if split.log_probabilities is None]

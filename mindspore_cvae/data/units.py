@@ -3,7 +3,7 @@
 A unit is what the model predicts, and holds no blank. Where one stands between characters or
 pieces, it is :data:`BLANK`, sentencepiece's own sign, so that text comes back as it was, but for
 blanks in a row, which become one, and for signs :data:`BLANK` of the text itself, which become
-blanks.
+blanks. :data:`UNKNOWN_UNIT` in a text is one unit, whatever the others are.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from mindspore_cvae.common.files import read_regular, write_atomically
 from mindspore_cvae.errors import InputError
 
 BLANK = "\N{LOWER ONE EIGHTH BLOCK}"
+UNKNOWN_UNIT = "<unk>"
+_STAND_IN = "\uffff"
+"""Of :data:`UNKNOWN_UNIT` while a text is split: no character of Unicode, and no piece."""
 PIECES = "pieces.model"
 """The file of sentencepiece's model, beside the vocabulary."""
 LONGEST = 1 << 20
@@ -29,6 +32,8 @@ class Words:
     name = "words"
     identity = b""
     """What a vocabulary's fingerprint says besides its units."""
+    known: tuple[str, ...] = ()
+    """Units that a vocabulary holds though the training text, split, has none of them."""
 
     def split(self, text: str) -> list[str]:
         """A sentence -> its units."""
@@ -49,7 +54,7 @@ class Characters(Words):
     identity = b"character"
 
     def split(self, text: str) -> list[str]:
-        return list(BLANK.join(text.split()))
+        return _with_unknown(BLANK.join(text.replace(UNKNOWN_UNIT, _STAND_IN).split()))
 
     def join(self, units: Iterable[str]) -> str:
         return "".join(units).replace(BLANK, " ").strip()
@@ -75,6 +80,13 @@ class Pieces(Characters):
             self._processor.LoadFromSerializedProto(content)
         except (RuntimeError, OSError):
             raise InputError("it is no model of sentencepiece") from None
+        numbers = range(self._processor.get_piece_size())
+        self.known = tuple(
+            self._processor.id_to_piece(number)
+            for number in numbers
+            if not self._processor.is_unknown(number) and not self._processor.is_control(number)
+        )
+        self._known = frozenset(self.known)
 
     @classmethod
     def learned(cls, texts: Sequence[str], count: int) -> Pieces:
@@ -82,7 +94,7 @@ class Pieces(Characters):
 
         Args:
             texts: sentences.
-            count: of pieces, at most (``data.pieces``); a small text has fewer.
+            count: of pieces, at most (``data.pieces``), with ``<unk>``; a small text has fewer.
 
         Raises:
             InputError: sentencepiece is missing, or the text has more characters than that.
@@ -90,7 +102,7 @@ class Pieces(Characters):
         written = io.BytesIO()
         try:
             _sentencepiece().SentencePieceTrainer.train(
-                sentence_iterator=iter(texts),
+                sentence_iterator=(text.replace(UNKNOWN_UNIT, " ") for text in texts),
                 model_writer=written,
                 vocab_size=count,
                 hard_vocab_limit=False,
@@ -98,7 +110,10 @@ class Pieces(Characters):
                 character_coverage=1.0,
                 num_threads=1,
                 max_sentence_length=LONGEST,
-                **{"unk_id": 0, "bos_id": -1, "eos_id": -1, "pad_id": -1},
+                unk_id=0,
+                bos_id=-1,
+                eos_id=-1,
+                pad_id=-1,
                 minloglevel=2,
             )
         except RuntimeError as error:
@@ -106,7 +121,12 @@ class Pieces(Characters):
         return cls(written.getvalue())
 
     def split(self, text: str) -> list[str]:
-        return self._processor.encode(" ".join(text.split()), out_type=str)
+        text = " ".join(text.replace(UNKNOWN_UNIT, _STAND_IN).split())
+        # What has no piece is given back as one, however long, and might spell <s> or </s>.
+        pieces = self._processor.encode(text, out_type=str)
+        return _with_unknown(
+            unit for piece in pieces for unit in ((piece,) if piece in self._known else piece)
+        )
 
     def save(self, folder: Path) -> None:
         write_atomically(folder / PIECES, self.content)
@@ -140,6 +160,10 @@ def load_units(unit: str, folder: Path) -> Words:
         ) from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _with_unknown(units: Iterable[str]) -> list[str]:
+    return [UNKNOWN_UNIT if unit == _STAND_IN else unit for unit in units]
 
 
 def _sentencepiece():

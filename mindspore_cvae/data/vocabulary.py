@@ -11,10 +11,10 @@ import numpy as np
 
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.data.text import read_text
-from mindspore_cvae.data.units import WORDS, Words, load_units
+from mindspore_cvae.data.units import UNKNOWN_UNIT, WORDS, Words, load_units
 from mindspore_cvae.errors import InputError
 
-SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
+SPECIALS = ("<pad>", UNKNOWN_UNIT, "<s>", "</s>")
 PAD, UNKNOWN, BEGIN, END = range(len(SPECIALS))
 
 
@@ -86,6 +86,10 @@ class Vocabulary:
         sentence = itertools.takewhile(lambda number: number != END, (int(i) for i in ids))
         words = (self.words[number] for number in sentence if number not in (PAD, BEGIN))
         return self.units.join(words)
+
+    def spaced(self, text: str) -> str:
+        """A text with blanks between its units, for readers of words."""
+        return " ".join(self.units.split(text))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes one word a line, in id order, all at once; and beside it what the units take."""

@@ -37,8 +37,10 @@ def negative_elbo(reconstruction: np.ndarray, kl: np.ndarray) -> np.ndarray:
 
 
 def perplexity(total_nats: float, tokens: int) -> float:
-    """exp(nats / predicted tokens); </s> is predicted, <s> is not."""
-    return float(np.exp(total_nats / tokens))
+    """exp(nats / predicted tokens); </s> is predicted, <s> is not. Infinite where it is no number
+    any more: words between blanks may be whole sentences."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(total_nats / tokens))
 
 
 def active_units(posterior_means: np.ndarray) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ from mindspore_cvae.common import randomness
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data import grammar
 from mindspore_cvae.data.corpus import Corpus, Split, true_scores
-from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.data.widths import corpus_widths
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.evaluation import bounds, estimators
@@ -227,29 +226,28 @@ def lines_of(split: Split) -> dict[str, float | int]:
 
 
 def text_perplexities(
-    values: Mapping[str, np.ndarray], sentences: Sequence[np.ndarray], vocabulary: Vocabulary
-) -> dict[str, float]:
+    values: Mapping[str, np.ndarray], text_lengths: np.ndarray
+) -> dict[str, float | None]:
     """``ppl_word`` and ``ppl_character`` of the -ELBO, ``iw_ppl_word`` and ``iw_ppl_character`` of
     the bound: of the words between blanks, or the characters, of the text, and an end a sentence.
+    A word is None where no sentence has a blank.
 
     Args:
         values: nats of each sentence, from :func:`evaluate`.
-        sentences: numbers of their units.
-        vocabulary: that numbered them.
+        text_lengths: of a :class:`data.corpus.Split`.
     """
-    texts = [vocabulary.decode(numbers) for numbers in sentences]
-    lengths = {
-        "word": [len(text.split()) + 1 for text in texts],
-        "character": [len(text) + 1 for text in texts],
-    }
-    return {
-        f"{prefix}ppl_{unit}": estimators.perplexity(
-            values[key].sum(), sum(counts[: len(values[key])])
+    perplexities: dict[str, float | None] = {}
+    for prefix, key in (("", "neg_elbo"), ("iw_", "iw_nll")):
+        if key not in values:
+            continue
+        words, characters = (text_lengths[: len(values[key])] + 1).sum(0)
+        has_blanks = (text_lengths[:, 0] > 1).any()
+        nats = values[key].sum()
+        perplexities[f"{prefix}ppl_word"] = (
+            estimators.perplexity(nats, words) if has_blanks else None
         )
-        for prefix, key in (("", "neg_elbo"), ("iw_", "iw_nll"))
-        if key in values
-        for unit, counts in lengths.items()
-    }
+        perplexities[f"{prefix}ppl_character"] = estimators.perplexity(nats, characters)
+    return perplexities
 
 
 def grammatical_rate(loaded: LoadedRun, config: Config) -> dict[str, float]:
@@ -332,8 +330,8 @@ def evaluate_loaded(
     )
     if config.data.dir is None:
         metrics |= grammatical_rate(loaded, config)
-    if config.data.unit != "word":
-        metrics |= text_perplexities(values, chosen.sentences, corpus.vocabulary)
+    if chosen.text_lengths is not None:
+        metrics |= text_perplexities(values, chosen.text_lengths)
     metrics |= {
         **lines_of(chosen),
         "text": corpus.text(split),

@@ -164,7 +164,7 @@ def contents(folder: Path, config: Config, specimens: Specimens | str) -> dict[s
         "training": _training(steps),
         "map": _map(specimens),
         "samples": _samples(specimens),
-        "reconstructions": _reconstructions(specimens),
+        "reconstructions": _reconstructions(specimens, config.data.unit),
         "interpolations": _paths(specimens),
         "configuration": _configuration(config, log),
     }
@@ -386,22 +386,28 @@ def _samples(specimens: Specimens | str) -> dict[str, Any]:
     return {"absent": None, "texts": specimens.samples}
 
 
-def _reconstructions(specimens: Specimens | str) -> dict[str, Any]:
+def _reconstructions(specimens: Specimens | str, unit: str) -> dict[str, Any]:
     if isinstance(specimens, str):
         return {"absent": specimens}
     if not specimens.reconstructions:
         return {"absent": specimens.absent.get("reconstructions", "There are none.")}
-    pairs = [(text, compared(text, decoded)) for text, decoded in specimens.reconstructions]
+    pairs = []
+    for text, decoded in specimens.reconstructions:
+        # Text without blanks is compared by characters.
+        between = " " if unit == "word" or " " in text else ""
+        pairs.append((text, compared(text, decoded, between), between))
     return {"absent": None, "pairs": pairs}
 
 
-def compared(original: str, text: str) -> list[tuple[str, bool]]:
-    """A text in pieces, and of each whether the original does not have its words in their
-    places."""
-    before, after = shortened(original).split(), shortened(text).split()
+def compared(original: str, text: str, between: str = " ") -> list[tuple[str, bool]]:
+    """A text in parts, and of each whether the original does not have its words in their places;
+    its characters, where nothing stands ``between`` them."""
+    before, after = (
+        shortened(part).split() if between else list(shortened(part)) for part in (original, text)
+    )
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     return [
-        (" ".join(after[begin:end]), kind != "equal")
+        (between.join(after[begin:end]), kind != "equal")
         for kind, _, _, begin, end in matcher.get_opcodes()
         if begin < end
     ]

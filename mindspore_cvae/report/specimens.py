@@ -109,7 +109,7 @@ def make_specimens(model: ContrastiveVAE, read_split: Callable[[], Split]) -> Sp
         return made
     lengths = split.lengths[kept]
     texts = [model.vocabulary.decode(split.sentences[index]) for index in kept]
-    means = model.encode(texts)
+    means = model.encode_numbered([split.sentences[index] for index in kept])
     some = spread(range(len(texts)), RECONSTRUCTIONS)
     decoded = model.decode(means[some])
     made.reconstructions = [(texts[index], text) for index, text in zip(some, decoded, strict=True)]
@@ -127,7 +127,7 @@ def make_specimens(model: ContrastiveVAE, read_split: Callable[[], Split]) -> Sp
     if split.labels is not None:
         by = "topic" if model.config.data.dir is None else "label"
         made.groups.append(label_groups(by, [split.labels[index] for index in kept]))
-    made.groups.append(length_groups(lengths))
+    made.groups.append(length_groups(lengths, model.vocabulary.units.name))
     return made
 
 
@@ -171,8 +171,8 @@ def label_groups(by: str, labels: Sequence[str]) -> Groups:
     return Groups(by, names, numbers, False, " or ".join(filter(None, rest)), labels)
 
 
-def length_groups(lengths: np.ndarray) -> Groups:
-    """Sentences in at most five groups of about as many, by their words."""
+def length_groups(lengths: np.ndarray, units: str = "words") -> Groups:
+    """Sentences in at most five groups of about as many, by their words or other units."""
     cuts = np.unique(np.quantile(lengths, np.linspace(0, 1, LENGTH_GROUPS + 1)[1:-1]).astype(int))
     numbers = np.searchsorted(cuts, lengths)
     # Groups without a sentence are closed up.
@@ -182,7 +182,7 @@ def length_groups(lengths: np.ndarray) -> Groups:
         inside = lengths[numbers == group]
         low, high = int(inside.min()), int(inside.max())
         names.append(f"{low}" if low == high else f"{low}\N{EN DASH}{high}")
-    names[-1] += " words"
+    names[-1] += f" {units}"
     return Groups("sentence length", names, numbers, True)
 
 

@@ -163,7 +163,7 @@ def check(folder: str | os.PathLike, resume: bool = False, overwrite: bool = Fal
         return
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder, so no run can lie there: choose another")
-    for name in (CONFIG, VOCABULARY, LOG, CHECKPOINTS, LOCK, PROFILE, events.FOLDER):
+    for name in (CONFIG, VOCABULARY, PIECES, LOG, CHECKPOINTS, LOCK, PROFILE, events.FOLDER):
         if (folder / name).is_symlink():
             raise InputError(f"{folder / name} is a link: a run's own files must lie in its folder")
     try:
@@ -606,7 +606,7 @@ class Run:
             warn_user(f"{self.folder}: {', '.join(sorted(left))} stays: training did not make it")
 
     def write_inputs(self, config: Config, vocabulary) -> None:
-        """Write ``config.yaml`` and ``vocab.txt``.
+        """Write ``config.yaml`` and ``vocab.txt``, with ``pieces.model`` where it takes one.
 
         Args:
             config: the merged configuration.

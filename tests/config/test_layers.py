@@ -337,6 +337,7 @@ CONTRADICTIONS = [
     ),
     ("vae", ["data.dir=null", "data.unit=character"], "the embedded corpus is made of words"),
     ("vae", ["data.unk_alias=_UNK", "data.unit=sentencepiece"], "an alias of <unk> is a word"),
+    ("vae", ["data.dir=a", "data.unit=sentencepiece", "data.pieces=10000"], "has no room for so"),
     ("lstm_lm", ["model.first_state_bias=true"], "no map from z to the decoder's first state"),
     ("vae", ["data.unk_alias=two words"], "must be one word"),
 ]

@@ -1,12 +1,14 @@
 """What sentences are made of: text comes back as it was, from units that hold no blank."""
 
+import io
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
 import sentencepiece
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_run import SENTENCES, write_run
 
@@ -18,6 +20,7 @@ from mindspore_cvae.data.units import BLANK, CHARACTERS, PIECES, WORDS, Pieces, 
 from mindspore_cvae.data.vocabulary import SPECIALS, Vocabulary
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.evaluation.metrics import text_perplexities
+from mindspore_cvae.runs import folder
 
 TEXTS = [f"Der Hund Nr. {i} l\u00e4uft \u00fcber die Stra\u00dfe, oft." for i in range(60)]
 
@@ -27,23 +30,49 @@ def pieces():
     return Pieces.learned(TEXTS, 50)
 
 
+# What a file can hold; the last is no character of Unicode.
+LINES = st.text(st.characters(codec="utf-8", exclude_characters="\0\uffff"))
+SPELLED = (
+    "<s>",
+    "</s>",
+    "<pad>",
+    "<unk>",
+    "\u6211</s>\u597d <unk>,<unk> a",
+    BLANK,
+    "  a \u3000b\t",
+)
+
+
 def normal(text):
     """With one blank where there are several, and for every sign that stands for one."""
     return " ".join(text.replace(BLANK, " ").split())
 
 
-@given(st.text())
+@pytest.mark.parametrize("text", SPELLED)
+def test_what_spells_a_special_is_text(pieces, text):
+    """But for <unk>, which is one unit: no other word of a text may end a sentence."""
+    for units in (CHARACTERS, pieces):
+        split = units.split(text)
+        assert normal(units.join(split)) == normal(text)
+        assert split.count("<unk>") == text.count("<unk>")
+        assert not {"<s>", "</s>", "<pad>"}.intersection(split)
+
+
+@given(LINES)
 def test_a_text_comes_back_from_its_characters(text):
     units = CHARACTERS.split(text)
-    assert all(len(unit) == 1 and unit.split() == [unit] for unit in units)
+    assert all(len(unit) == 1 and unit.split() == [unit] for unit in units if unit != "<unk>")
     assert normal(CHARACTERS.join(units)) == normal(text)
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_characters="\0")))
+@given(LINES)
+@example("\u00e9e\u0301 \u200d\ufeff\U0001f469\u200d\U0001f52c")
 def test_a_text_comes_back_from_its_pieces(pieces, text):
     units = pieces.split(text)
     assert all(unit.split() == [unit] for unit in units)
     assert normal(pieces.join(units)) == normal(text)
+    # A character that has no piece is a unit of its own.
+    assert all(unit in pieces.known or len(unit) == 1 for unit in units if unit != "<unk>")
 
 
 def test_pieces_are_those_of_the_library(pieces):
@@ -60,14 +89,54 @@ def test_the_same_text_gives_the_same_model(pieces):
     assert Pieces.learned(TEXTS[1:], 50).content != pieces.content
 
 
-def test_as_many_pieces_as_there_are_and_no_fewer_than_characters():
-    many = Pieces.learned(TEXTS, 5000)
-    assert many.split("Der Hund") == Pieces.learned(TEXTS, 4000).split("Der Hund")
+def learned_by_the_library(count):
+    """With sentencepiece's own limit, which refuses what cannot be."""
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS),
+        model_writer=written,
+        vocab_size=count,
+        normalization_rule_name="identity",
+        character_coverage=1.0,
+        bos_id=-1,
+        eos_id=-1,
+        minloglevel=2,
+    )
+    return sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
+
+
+def test_as_many_pieces_as_there_are_and_no_fewer_than_characters(tmp_path):
+    most = len(Pieces.learned(TEXTS, 5000).known) + 1
+    assert learned_by_the_library(most).get_piece_size() == most
+    with pytest.raises(RuntimeError, match=f"too high .*<= {most}."):
+        learned_by_the_library(most + 1)
+    place = write(tmp_path, TEXTS)
+    told = load_corpus(Data(dir=place, unit="sentencepiece", pieces=5000)).messages
+    assert told == (
+        f"data.pieces is 5000, and the training text has no more than {most} pieces, <unk> counted:"
+        " all of them are taken",
+    )
+    assert load_corpus(Data(dir=place, unit="sentencepiece", pieces=most)).messages == ()
     count = len({letter for text in TEXTS for letter in text if letter != " "})
     # The sign of a blank, and <unk>.
     message = f"^data.pieces is 5, and the characters of the training text alone make {count + 2}$"
     with pytest.raises(InputError, match=message):
         Pieces.learned(TEXTS, 5)
+
+
+def test_pieces_that_the_training_text_lacks_are_known(tmp_path):
+    """``ab`` is always the piece ``ab`` there, and the letters have pieces nevertheless."""
+    write(tmp_path, ["ab ab ab", "ab"] * 20)
+    (tmp_path / "test.txt").write_text("ba b\n")
+    corpus = load_corpus(Data(dir=str(tmp_path), unit="sentencepiece"))
+    assert corpus.test.counts["unknown"] == 0
+    assert corpus.vocabulary.decode(corpus.test.sentences[0]) == "ba b"
+
+
+def test_a_missing_library_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(InputError, match="the package sentencepiece: pip install sentencepiece$"):
+        load_corpus(Data(dir=write(tmp_path, TEXTS), unit="sentencepiece"))
 
 
 def test_what_is_no_model_is_refused(tmp_path):
@@ -126,24 +195,41 @@ def test_a_file_is_split_alike_whatever_its_units(tmp_path):
         ]
         assert texts[0] == texts[1] == texts[2]
     # As a run reads its text again.
-    assert load_corpus(
-        Data(dir=str(path), unit="sentencepiece", max_words=1000), learned.vocabulary
-    ).fingerprint() == (learned.fingerprint())
+    again = Data(dir=str(path), unit="sentencepiece", max_words=1000)
+    assert load_corpus(again, learned.vocabulary).fingerprint() == learned.fingerprint()
 
 
-def test_perplexities_by_hand():
-    vocabulary = Vocabulary([*SPECIALS, BLANK, "a", "b"], CHARACTERS)
-    sentences = [np.array([5, 6, 4, 5]), np.array([6])]
-    found = text_perplexities(
-        {"neg_elbo": np.array([3.0, 2.0]), "iw_nll": np.array([2.5])}, sentences, vocabulary
-    )
-    # "ab a" has two words and four characters, "b" one of each, and both end.
-    assert found == {
+def test_perplexities_by_hand(tmp_path):
+    place = write(tmp_path, ["ab  a", "b"])
+    (tmp_path / "test.txt").write_text("ab \u00e4\nb\n")
+    split = load_corpus(Data(dir=place, unit="character")).test
+    assert split.counts["unknown"] == 1
+    nats = {"neg_elbo": np.array([3.0, 2.0]), "iw_nll": np.array([2.5])}
+    # The first has two words and four characters, the second one of each, and both end.
+    assert text_perplexities(nats, split.text_lengths) == {
         "ppl_word": pytest.approx(math.exp(5 / 5)),
         "ppl_character": pytest.approx(math.exp(5 / 7)),
         "iw_ppl_word": pytest.approx(math.exp(2.5 / 3)),
         "iw_ppl_character": pytest.approx(math.exp(2.5 / 5)),
     }
+
+
+def test_text_without_blanks_has_no_words(tmp_path):
+    (place := tmp_path / "text").mkdir()
+    assert load_corpus(Data(dir=write(place, ["a b"]))).test.text_lengths is None
+    write(place, ["\u6211\u4eec\u53bb", "\u53bb"])
+    lengths = load_corpus(Data(dir=str(place), unit="character")).test.text_lengths
+    assert lengths.tolist() == [[1, 3], [1, 1]]
+    found = text_perplexities({"neg_elbo": np.array([6.0, 3.0])}, lengths)
+    assert found == {"ppl_word": None, "ppl_character": pytest.approx(math.exp(9 / 6))}
+    huge = text_perplexities({"neg_elbo": np.array([5000.0])}, np.array([[2, 900]]))
+    assert huge["ppl_word"] == math.inf, "null in the file"
+
+
+def test_text_for_readers_of_words():
+    assert Vocabulary([*SPECIALS, "a"]).spaced("a  b <unk>") == "a b <unk>"
+    spaced = Vocabulary([*SPECIALS, "a"], CHARACTERS).spaced("ab c<unk>")
+    assert spaced == f"a b {BLANK} c <unk>"
 
 
 def test_a_run_of_pieces_reads_and_writes_text(tmp_path, capsys):
@@ -152,6 +238,8 @@ def test_a_run_of_pieces_reads_and_writes_text(tmp_path, capsys):
     assert (run / PIECES).is_file()
     argv = ["--run", str(run), "--samples", "1", "--iw_samples", "2"]
     assert eval_main(argv) == 0
+    loaded = Vocabulary.load(run / "vocab.txt", "sentencepiece")
+    assert set(loaded.units.known) <= set(loaded.words)
     metrics = json.loads((run / "metrics-test.json").read_text())
     tokens = sum(len(text.split()) + 1 for text in SENTENCES)
     nats = metrics["neg_elbo"] * len(SENTENCES)
@@ -161,6 +249,11 @@ def test_a_run_of_pieces_reads_and_writes_text(tmp_path, capsys):
     assert BLANK not in capsys.readouterr().out
     assert generate_main(["reconstruct", "--run", str(run), "the market"]) == 0
     capsys.readouterr()
+    (run / PIECES).rename(tmp_path / "elsewhere")
+    (run / PIECES).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="pieces.model is a link"):
+        folder.check(run, resume=True)
+    (run / PIECES).unlink()
     other = Pieces.learned(SENTENCES[1:], 40)
     (run / PIECES).write_bytes(other.content)
     assert generate_main(["sample", "--run", str(run)]) == 2

@@ -347,7 +347,8 @@ class NoModel:
     def sample(self, count):
         return ["a sample"] * count
 
-    def encode(self, sentences):
+    def encode_numbered(self, sentences):
+        sentences = [self.vocabulary.decode(numbers) for numbers in sentences]
         return np.array([[len(text), text.count("e"), text.count("a")] for text in sentences])
 
     def decode(self, z):
