@@ -318,7 +318,7 @@ class ContrastiveVAE:
 
     @_guarded
     def encode_numbered(
-        self, sentences: Sequence[np.ndarray], samples: int | None = None, seed: int = 0
+        self, sentences: list[np.ndarray], samples: int | None = None, seed: int = 0
     ) -> np.ndarray:
         """:meth:`encode` of sentences of a split (:class:`data.corpus.Split`).
 

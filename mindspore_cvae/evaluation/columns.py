@@ -88,7 +88,8 @@ PAPER = (
         2,
         "down",
         "Where `data.unit` is not `word`: the same nats as a perplexity a word between blanks of "
-        "the text, one end a sentence counted, which is comparable between units.",
+        "the text, one end a sentence counted, which is comparable between units; null where the "
+        "text has no blanks.",
         _of_elbo,
     ),
     Column(
@@ -96,7 +97,8 @@ PAPER = (
         "PPL a character",
         2,
         "down",
-        "The same a character, blanks counted: for text without blanks.",
+        "The same a character, blanks counted: for text without blanks. Its logarithm to base 2 is "
+        "bits a character.",
         _of_elbo,
     ),
     Column(

@@ -199,6 +199,7 @@ def export_run(
         "mindspore": mindspore.__version__,
         "device": mindspore.get_context("device_target"),
         "vocabulary": run.vocabulary.fingerprint(),
+        "unit": run.config.data.unit,
         "no_unk": no_unk,
         "graphs": descriptions,
     }

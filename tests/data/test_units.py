@@ -20,7 +20,6 @@ from mindspore_cvae.data.units import BLANK, CHARACTERS, PIECES, WORDS, Pieces, 
 from mindspore_cvae.data.vocabulary import SPECIALS, Vocabulary
 from mindspore_cvae.errors import InputError
 from mindspore_cvae.evaluation.metrics import text_perplexities
-from mindspore_cvae.runs import folder
 
 TEXTS = [f"Der Hund Nr. {i} l\u00e4uft \u00fcber die Stra\u00dfe, oft." for i in range(60)]
 
@@ -233,10 +232,10 @@ def test_text_for_readers_of_words():
 
 
 def test_a_run_of_pieces_reads_and_writes_text(tmp_path, capsys):
-    settings = ("data.unit=sentencepiece", "data.pieces=40", "data.max_words=60")
+    settings = ("data.unit=sentencepiece", "data.pieces=40", "data.max_words=60", "data.buckets=1")
     run = write_run(tmp_path, "vae", *settings)
     assert (run / PIECES).is_file()
-    argv = ["--run", str(run), "--samples", "1", "--iw_samples", "2"]
+    argv = ["--run", str(run), "--samples", "1", "--iw_samples", "2", "--iw_proposal", "fit"]
     assert eval_main(argv) == 0
     loaded = Vocabulary.load(run / "vocab.txt", "sentencepiece")
     assert set(loaded.units.known) <= set(loaded.words)
@@ -249,11 +248,6 @@ def test_a_run_of_pieces_reads_and_writes_text(tmp_path, capsys):
     assert BLANK not in capsys.readouterr().out
     assert generate_main(["reconstruct", "--run", str(run), "the market"]) == 0
     capsys.readouterr()
-    (run / PIECES).rename(tmp_path / "elsewhere")
-    (run / PIECES).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="pieces.model is a link"):
-        folder.check(run, resume=True)
-    (run / PIECES).unlink()
     other = Pieces.learned(SENTENCES[1:], 40)
     (run / PIECES).write_bytes(other.content)
     assert generate_main(["sample", "--run", str(run)]) == 2

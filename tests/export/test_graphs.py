@@ -140,6 +140,7 @@ def test_the_description_fits_the_files(exported):
         {"name": "noise", "type": "float32", "shape": [ROWS, 4]},
     ]
     assert description["step"] == 7 and description["checkpoint"] == "best"
+    assert description["unit"] == "word"
 
 
 @pytest.mark.slow

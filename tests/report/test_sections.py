@@ -26,7 +26,7 @@ from mindspore_cvae.errors import InputError, UserNotice
 from mindspore_cvae.evaluation.columns import COLUMNS
 from mindspore_cvae.report import sections
 from mindspore_cvae.report.page import FOLDER, element
-from mindspore_cvae.report.sections import render, write_report, write_report_or_warn
+from mindspore_cvae.report.sections import compared, render, write_report, write_report_or_warn
 from mindspore_cvae.report.specimens import (
     Groups,
     Specimens,
@@ -319,6 +319,16 @@ def test_groups_of_length_are_ordered_and_whole():
     assert groups.numbers.tolist() == sorted(groups.numbers.tolist())
     assert groups.numbers.max() + 1 == len(groups.names) == 5
     assert length_groups(np.array([7, 7, 7])).names == ["7 words"]
+    assert length_groups(np.array([7, 7, 7]), "pieces").names == ["7 pieces"]
+
+
+def test_what_differs_is_marked_by_words_or_by_characters():
+    assert compared("the bank fell", "the market fell") == [
+        ("the", False), ("market", True), ("fell", False),
+    ]  # fmt: skip
+    assert compared("\u6211\u770b\u4e66", "\u6211\u5199\u4e66", "") == [
+        ("\u6211", False), ("\u5199", True), ("\u4e66", False),
+    ]  # fmt: skip
 
 
 def test_spread():

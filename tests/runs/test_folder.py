@@ -66,6 +66,8 @@ def test_overwriting_deletes_the_whole_run(tmp_path):
     (folder / "checkpoints" / "step-00000001.json").write_text("{}")
     (folder / "export").mkdir()
     (folder / "export" / "encoder.mindir").write_text("x")
+    for place in (folder, folder / "export"):
+        (place / "pieces.model").write_text("x")
     described = {"graphs": {"encoder": {"file": "encoder.mindir"}, "odd": {"file": "../log.jsonl"}}}
     (folder / "export" / "description.json").write_text(json.dumps(described))
     outside = tmp_path / "outside"
@@ -111,7 +113,8 @@ def test_what_a_process_leaves_that_died_at_once_is_no_obstacle(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["config.yaml", "vocab.txt", "log.jsonl", "checkpoints", "lock", "profile"]
+    "name",
+    ["config.yaml", "vocab.txt", "pieces.model", "log.jsonl", "checkpoints", "lock", "profile"],
 )
 def test_links_in_a_strangers_run_are_refused(tmp_path, name):
     folder = make_run(tmp_path / "run")
