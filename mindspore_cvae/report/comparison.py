@@ -15,7 +15,7 @@ import numpy as np
 from mindspore_cvae import __version__
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.config.keys import Config
-from mindspore_cvae.errors import InputError
+from mindspore_cvae.errors import InputError, typed
 from mindspore_cvae.evaluation.columns import COLUMNS, PAPER, UNSOUND, VALID, Column, style_of
 from mindspore_cvae.report.charts import COLOURS, Line, line_chart, plane
 from mindspore_cvae.report.page import FOLDER, fill
@@ -121,11 +121,17 @@ def write_comparison(
         The file's path.
 
     Raises:
-        InputError: A folder is no run, was not evaluated, or was on other sentences.
+        InputError: A folder is no run, was not evaluated, or was on other sentences or units.
     """
     entries = [read_entry(folder, split) for folder in runs]
     first = entries[0]
     for entry in entries[1:]:
+        units = [each.config.data.unit for each in (entry, first)]
+        if units[0] != units[1]:
+            raise InputError(
+                f"{entry.folder} is of another data.unit than {first.folder} ({units[0]} and "
+                f"{units[1]}): compare what `{typed('eval')}` says a word or a character"
+            )
         for key in SAME:
             if entry.metrics.get(key) != first.metrics.get(key):
                 raise InputError(

@@ -124,12 +124,14 @@ def test_as_many_pieces_as_there_are_and_no_fewer_than_characters(tmp_path):
 
 
 def test_pieces_that_the_training_text_lacks_are_known(tmp_path):
-    """``ab`` is always the piece ``ab`` there, and the letters have pieces nevertheless."""
-    write(tmp_path, ["ab ab ab", "ab"] * 20)
-    (tmp_path / "test.txt").write_text("ba b\n")
+    """There a ``t`` is always the end of the piece ``hundert``, and has one of its own as well."""
+    write(tmp_path, ["hundert Hunde", "Hunde", "hundert"] * 20)
+    (tmp_path / "test.txt").write_text("tun\n")
     corpus = load_corpus(Data(dir=str(tmp_path), unit="sentencepiece"))
+    there = set(np.concatenate(corpus.train.sentences))
+    assert not there.intersection(corpus.vocabulary.encode("tun"))
     assert corpus.test.counts["unknown"] == 0
-    assert corpus.vocabulary.decode(corpus.test.sentences[0]) == "ba b"
+    assert corpus.vocabulary.decode(corpus.test.sentences[0]) == "tun"
 
 
 def test_a_missing_library_is_said(tmp_path, monkeypatch):

@@ -71,6 +71,10 @@ def test_bad_input_is_one_sentence(runs, tmp_path):
     elsewhere = write_made_run(tmp_path / "elsewhere", "vae", test={"text": "other"})
     with pytest.raises(InputError, match="elsewhere was evaluated on other sentences than"):
         main([str(runs[0]), str(elsewhere), *page])
+    settings = ("data.dir=text", "data.unit=character")
+    letters = write_made_run(tmp_path / "letters", "vae", *settings, test={})
+    with pytest.raises(InputError, match=r"is of another data.unit than .* \(character and"):
+        main([str(runs[0]), str(letters), *page])
     assert not (tmp_path / "page.html").exists()
 
 
