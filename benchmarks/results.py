@@ -3,8 +3,8 @@
     python benchmarks/results.py [--runs FOLDER --hardware TEXT]
 
 ``--runs`` is a folder of ``scripts/long_runs.sh``, whose runs are named DATA-NAME: of each that was
-evaluated, docs/results/DATA/NAME.json is written anew, with IW-NLL of every sentence. ``metrics-
-later.json`` in a run, if it is there, is where ``grammatical`` and ``mi_exact`` were read. Then,
+evaluated, docs/results/DATA/NAME.json is written anew, with IW-NLL of every sentence. Where a run
+holds ``metrics-later.json``, ``grammatical`` and ``mi_exact`` were read there. Then,
 with or without it, the tables of docs/results/index.md, with the differences of IW-NLL from the
 runs ``lstm_lm`` and ``vae`` over pairs of sentences, and the picture of every DATA are made from
 the files that are there.

@@ -9,7 +9,6 @@ mindspore is imported when a run is loaded, not with this module.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
@@ -94,7 +93,7 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(*arguments: Any, **options: Any) -> Any:
         _refuse_forked()
-        with _ALONE, _shown(is_command()):
+        with _ALONE, silence(not is_command()):
             return method(*arguments, **options)
 
     return call
@@ -123,11 +122,6 @@ def _refuse_pynative() -> None:
             "a model computes in graph mode: mindspore.set_context(mode=mindspore.GRAPH_MODE) "
             "first, or load it without configure=False"
         )
-
-
-def _shown(progress: bool) -> contextlib.AbstractContextManager[None]:
-    """Meanwhile bars and lines about the work are shown, or not."""
-    return silence(not progress)
 
 
 def _place_of(text: str | Path | Sequence[str], output_dir: Path) -> Path:
@@ -291,7 +285,7 @@ class ContrastiveVAE:
         _PROCESS[:] = [os.getpid()]
         from mindspore_cvae.training.trainer import train
 
-        with _ALONE, _shown(progress):
+        with _ALONE, silence(not progress):
             for line in corpus.messages:
                 tell(line)
             reason = train(merged, place, resume=is_begun, corpus=corpus)
@@ -583,7 +577,7 @@ class ContrastiveVAE:
             weighing = Weighing(iw_samples, families)
         settings = replace(self.config.eval, samples=self._samples(samples))
         config = replace(self.config, eval=settings)
-        with _shown(progress):
+        with silence(not progress):
             metrics, values = evaluate_loaded(
                 self._run, config, self._corpus("metrics are"), split, weighing, refit_critic
             )

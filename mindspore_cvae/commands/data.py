@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from mindspore_cvae.commands.options import STANDARD_INPUT, has_no_input
 from mindspore_cvae.config.keys import OPTIONS, Data
 from mindspore_cvae.config.options import shown
 from mindspore_cvae.data.corpus import Corpus, load_corpus
 from mindspore_cvae.data.labels import label_counts, listed
 from mindspore_cvae.errors import CommandParser, InputError, typed
-
-STANDARD_INPUT = "-"
 
 OPTIONS_OF_DATA = (
     "unit", "pieces", "vocabulary_size", "unk_alias", "lowercase", "label_column", "too_long",
@@ -63,7 +62,7 @@ def _read(source: str | None, options: Mapping[str, Any]) -> Corpus:
     """The corpus of a path, of nothing or of standard input, which is named in what is told."""
     if source != STANDARD_INPUT:
         return load_corpus(Data(dir=source, **options))
-    if sys.stdin is None or sys.stdin.isatty():
+    if has_no_input():
         raise InputError("no text: --stats - reads what a pipe or a file brings")
     with tempfile.NamedTemporaryFile(prefix="corpus-") as file:
         file.write(sys.stdin.buffer.read())

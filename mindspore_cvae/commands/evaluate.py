@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindspore_cvae.commands.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.commands.options import SettingsParser, add_run, add_settings, number, settings
 from mindspore_cvae.common.progress import tell_loading
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import CommandParser, run_command, typed
@@ -27,7 +27,7 @@ def _eval_parser() -> CommandParser:
         allow_abbrev=False,
         usable_after_training=True,
     )
-    parser.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
+    add_run(parser)
     parser.add_argument("--split", choices=("valid", "test"), default="test", help="(test)")
     parser.add_argument(
         "--samples", type=int, metavar="N", help="draws of z a sentence (eval.samples)"
@@ -52,12 +52,6 @@ def _eval_parser() -> CommandParser:
     )
     parser.add_argument(
         "--per_sentence", type=Path, metavar="FILE", help="write every sentence's values as TSV"
-    )
-    parser.add_argument(
-        "--checkpoint",
-        choices=("best", "best_valid", "last"),
-        default="best",
-        help="which one (best)",
     )
     parser.add_argument(
         "--output",

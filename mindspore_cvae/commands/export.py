@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindspore_cvae.commands.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.commands.options import SettingsParser, add_run, add_settings, number, settings
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import CommandParser, InputError, run_command, typed
 from mindspore_cvae.runs import folder as runs_folder
@@ -34,11 +34,8 @@ def _parser() -> CommandParser:
         allow_abbrev=False,
         usable_after_training=True,
     )
-    parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="the run's folder")
+    add_run(parser)
     parser.add_argument("--file_format", choices=FORMATS, default="MINDIR", help="(MINDIR)")
-    parser.add_argument(
-        "--checkpoint", choices=("best", "best_valid", "last"), default="best", help="(best)"
-    )
     parser.add_argument(
         "--rows", type=number(1), default=1, metavar="N", help="sentences a call takes (1)"
     )
@@ -52,19 +49,20 @@ def _parser() -> CommandParser:
 
 def _export(argv: Sequence[str] | None) -> None:
     arguments = _parser().parse_args(argv)
-    config = runs_folder.read_config(arguments.run, **settings(arguments))
-    for path in (arguments.run / "export", arguments.run / runs_folder.CHECKPOINTS):
+    run_folder = Path(arguments.run)
+    config = runs_folder.read_config(run_folder, **settings(arguments))
+    for path in (run_folder / "export", run_folder / runs_folder.CHECKPOINTS):
         if path.is_symlink():
             raise InputError(f"{path} is a link: a run's own files must lie in its folder")
-    place = arguments.run / "export"
-    check_folder(place if place.is_dir() else arguments.run, "--run")
+    place = run_folder / "export"
+    check_folder(place if place.is_dir() else run_folder, "--run")
 
     choosing.apply_precision(config.precision)
     from mindspore_cvae.export.graphs import export_run
     from mindspore_cvae.runs.loading import load_run
 
     device = choosing.choose(config.device_target, config.device_id)
-    run = load_run(arguments.run, arguments.checkpoint, config)
+    run = load_run(run_folder, arguments.checkpoint, config)
     folder, differences = export_run(run, arguments.rows, arguments.max_words, arguments.no_unk)
     for name, difference in differences.items():
         print(f"{name}: loaded back on {device}, largest difference {difference:.1e}")

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 
 from mindspore_cvae.api import ContrastiveVAE, interpolation_weights
-from mindspore_cvae.commands.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.commands.options import (
+    STANDARD_INPUT,
+    SettingsParser,
+    add_run,
+    add_settings,
+    has_no_input,
+    number,
+    settings,
+)
 from mindspore_cvae.common.arrays import UNREADABLE, read_array
 from mindspore_cvae.common.files import read_regular
 from mindspore_cvae.common.progress import tell_loading
@@ -27,8 +35,6 @@ from mindspore_cvae.errors import CommandParser, InputError, run_command, typed
 from mindspore_cvae.generation.ways import METHODS, Decoding
 from mindspore_cvae.runs import folder
 from mindspore_cvae.runs.outputs import check_output, write_output
-
-STANDARD_INPUT = "-"
 
 
 def generate_main(argv: Sequence[str] | None = None) -> int:
@@ -53,10 +59,7 @@ def _parser() -> CommandParser:
         dest="action", required=True, metavar="ACTION", parser_class=SettingsParser
     )
     common = SettingsParser(add_help=False)
-    common.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
-    common.add_argument(
-        "--checkpoint", choices=("best", "best_valid", "last"), default="best", help="(best)"
-    )
+    add_run(common)
     common.add_argument("--output", metavar="FILE", help="where to write (standard output)")
     common.add_argument("--jsonl", action="store_true", help="one JSON object a line")
     add_settings(common)
@@ -210,7 +213,7 @@ def _check(arguments: argparse.Namespace) -> None:
         Decoding(method=options.pop("decoding"), **options)
     if arguments.action == "encode" and arguments.output is None and not arguments.jsonl:
         raise InputError("encode writes an array: name its file with --output, or take --jsonl")
-    if arguments.action == "decode" and arguments.codes == STANDARD_INPUT and _has_no_input():
+    if arguments.action == "decode" and arguments.codes == STANDARD_INPUT and has_no_input():
         raise InputError("no codes: --codes - reads what a pipe or a file brings")
     if arguments.output is not None:
         check_output(arguments.output)
@@ -244,14 +247,9 @@ def _lines_of(text: str) -> list[str]:
 
 
 def _standard_input() -> str:
-    if _has_no_input():
+    if has_no_input():
         raise InputError("no sentences: give them as arguments, with --input FILE, or by a pipe")
     return decode_text(sys.stdin.buffer.read(), "standard input")
-
-
-def _has_no_input() -> bool:
-    """Whether standard input is a person's, who was not asked for anything, or closed."""
-    return sys.stdin is None or sys.stdin.isatty()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mindspore_cvae.api import ContrastiveVAE
-from mindspore_cvae.commands.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.commands.options import SettingsParser, add_run, add_settings, number, settings
 from mindspore_cvae.data.corpus import load_corpus
 from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.errors import typed
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         allow_abbrev=False,
         usable_after_training=True,
     )
-    parser.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
+    add_run(parser)
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,
@@ -47,12 +47,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--seed", type=number(0), default=0, metavar="N", help="of the sentences (0)"
-    )
-    parser.add_argument(
-        "--checkpoint",
-        choices=("best", "best_valid", "last"),
-        default="best",
-        help="which one (best)",
     )
     add_settings(parser)
     arguments = parser.parse_args(argv)

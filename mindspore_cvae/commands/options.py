@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from mindspore_cvae.config.keys import OPTIONS, describe
 from mindspore_cvae.errors import CommandParser
+
+STANDARD_INPUT = "-"
+"""The name of a file for what a pipe brings."""
 
 LARGEST = 2**32 - 1
 """The largest seed, and the largest number of anything else that is counted."""
@@ -34,6 +38,14 @@ def add_system(parser: argparse.ArgumentParser) -> None:
     """Give a command ``--system``."""
     option = parser.add_argument("--system", metavar="NAME", help="row of the table of systems")
     complete_by(option, lambda **context: OPTIONS["system"].choices)
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Give a command ``--run`` and ``--checkpoint``, which one of the run's it reads."""
+    parser.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
+    parser.add_argument(
+        "--checkpoint", choices=("best", "best_valid", "last"), default="best", help="(best)"
+    )
 
 
 def complete_by(option: argparse.Action, values: Callable[..., Sequence[str]]) -> None:
@@ -97,6 +109,11 @@ class SettingsParser(CommandParser):
         """argparse's help, then the keys."""
         keys = describe(self.usable_after_training)
         return f"{super().format_help()}\nkeys of --set:\n{keys}\n"
+
+
+def has_no_input() -> bool:
+    """Whether standard input is a person's, who was not asked for anything, or closed."""
+    return sys.stdin is None or sys.stdin.isatty()
 
 
 def number(least: int, most: int = LARGEST) -> Callable[[str], int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindspore_cvae.api import ContrastiveVAE
-from mindspore_cvae.commands.options import SettingsParser, add_settings, number, settings
+from mindspore_cvae.commands.options import SettingsParser, add_run, add_settings, number, settings
 from mindspore_cvae.errors import InputError, typed
 from mindspore_cvae.evaluation.probe import Probe, check_labels
 from mindspore_cvae.runs import folder as runs_folder
@@ -22,10 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         allow_abbrev=False,
         usable_after_training=True,
     )
-    parser.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
-    parser.add_argument(
-        "--checkpoint", choices=("best", "best_valid", "last"), default="best", help="(best)"
-    )
+    add_run(parser)
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write it there (RUN/probe.json)"
     )

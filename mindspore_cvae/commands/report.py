@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mindspore_cvae.commands.options import SettingsParser, add_settings, settings
+from mindspore_cvae.commands.options import SettingsParser, add_run, add_settings, settings
 from mindspore_cvae.errors import typed
 from mindspore_cvae.report.sections import write_report
 from mindspore_cvae.runs import folder
@@ -19,10 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         allow_abbrev=False,
         usable_after_training=True,
     )
-    parser.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
-    parser.add_argument(
-        "--checkpoint", choices=("best", "best_valid", "last"), default="best", help="(best)"
-    )
+    add_run(parser)
     parser.add_argument(
         "--template", metavar="FILE", help="a page of Jinja2 in the place of the shipped one"
     )

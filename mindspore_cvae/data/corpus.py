@@ -199,12 +199,8 @@ def _read_lines(source: str, text: str, data: Data) -> _Lines:
         if not words:
             counts["empty"] += 1
             continue
-        if len(words) > data.max_words:
-            action = _too_long(f"{source}, line {number}: {len(words)} words", data)
-            counts[action] += 1
-            if action == "dropped":
-                continue
-            del words[data.max_words :]
+        if not _fits(words, f"{source}, line {number}: {len(words)} words", data, counts):
+            continue
         if unk_alias is not None and unk_alias in words:
             words = [SPECIALS[UNKNOWN] if word == unk_alias else word for word in words]
         sentences.append(words)
@@ -226,26 +222,30 @@ def _in_units(part: _Lines, units: Words, data: Data) -> _Lines:
     kept = _Lines(part.source, [], [], counts, [])
     for (line,), number, label in zip(part.sentences, part.lines, part.labels, strict=True):
         split = units.split(line)
-        if len(split) > data.max_words:
-            action = _too_long(f"{part.source}, line {number}: {len(split)} {units.name}", data)
-            counts[action] += 1
-            if action == "dropped":
-                continue
-            del split[data.max_words :]
+        what = f"{part.source}, line {number}: {len(split)} {units.name}"
+        if not _fits(split, what, data, counts):
+            continue
         kept.sentences.append(split)
         kept.lines.append(number)
         kept.labels.append(label)
     return kept
 
 
-def _too_long(what: str, data: Data) -> str:
-    """Whether a sentence that is too long is ``dropped`` or ``truncated``."""
+def _fits(units: list[str], what: str, data: Data, counts: dict[str, int]) -> bool:
+    """Whether a sentence stays. One that is too long is counted, and cut or dropped."""
+    if len(units) <= data.max_words:
+        return True
     if data.too_long == "error":
         raise InputError(
             f"{what}, and data.max_words is {data.max_words}; raise it, or set data.too_long to "
             "drop or truncate"
         )
-    return "dropped" if data.too_long == "drop" else "truncated"
+    if data.too_long == "drop":
+        counts["dropped"] += 1
+        return False
+    counts["truncated"] += 1
+    del units[data.max_words :]
+    return True
 
 
 def _refuse_empty(lines: _Lines) -> None:

@@ -44,7 +44,7 @@ class LatentVariableModel(nn.Cell):
         self.ranks = ranks or ALONE
         self.contrast_weight = slots.contrast_weight
         self.decodes_prior = slots.reconstruction == "prior"
-        self.swap_negatives = slots.swap_negatives
+        self.encodings = slots.encodings
         self.contrasts_h = slots.contrast_on == "h"
 
     def encode(self, views) -> tuple:
@@ -57,17 +57,18 @@ class LatentVariableModel(nn.Cell):
 
     def of_views(self, rows: Tensor) -> Tensor:
         """Rows (U n, ...) of all encodings -> those of the views (V n, ...)."""
-        if self.swap_negatives:
-            return rows[: rows.shape[0] // (self.views + 1) * self.views]
-        return rows
+        return rows[: self._rows_of_views(rows)]
 
     def swapped(self, h: Tensor, z: Tensor):
         """The vectors (N, ...) of all processes' swapped sentences, or None, from h (U n, H) and
         z (U n, Z)."""
-        if not self.swap_negatives:
+        if self.encodings == self.views:
             return None
         rows = h if self.contrasts_h else z
-        return self.ranks.gather_once(rows[rows.shape[0] // (self.views + 1) * self.views :])
+        return self.ranks.gather_once(rows[self._rows_of_views(rows) :])
+
+    def _rows_of_views(self, rows: Tensor) -> int:
+        return rows.shape[0] // self.encodings * self.views
 
     def construct(
         self, views, batch, beta: Tensor, loss_noise

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mindspore_cvae.common.numbers import is_finite
 from mindspore_cvae.evaluation.columns import Column
 from mindspore_cvae.report.comparison import difference
 from mindspore_cvae.reproduction.jobs import Job, training_of
@@ -94,7 +95,7 @@ def _columns(jobs: Iterable[Job], exhibit: Exhibit) -> dict[str, Summary]:
         values = {
             seed: float(result[column.key])
             for seed, result in results.items()
-            if _is_number(result.get(column.key))
+            if is_finite(result.get(column.key))
         }
         # A seed that never reached the mark makes the mean of the others a lie.
         if values and (len(values) == len(results) or column.key != "iterations_to_99"):
@@ -146,17 +147,11 @@ def _curves(jobs: Iterable[Job], exhibit: Exhibit) -> dict[str, dict[str, Summar
             values = {
                 seed: float(row[column.key])
                 for seed, row in validations[epoch].items()
-                if _is_number(row.get(column.key))
+                if is_finite(row.get(column.key))
             }
             if values:
                 curves.setdefault(column.key, {})[str(epoch)] = summary(values)
     return curves
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return math.isfinite(value)
 
 
 def _provenance(job: Job) -> dict:
@@ -166,7 +161,7 @@ def _provenance(job: Job) -> dict:
     start = next((row for row in rows if row.get("event") == "start"), {})
     known = {key: start[key] for key in ("device", "precision", "version") if key in start}
     ends = [row.get("seconds") for row in rows if row.get("event") == "end"]
-    if ends and _is_number(ends[-1]):
+    if ends and is_finite(ends[-1]):
         known["seconds"] = ends[-1]
     return {"folder": str(job.folder), **known}
 

@@ -143,7 +143,7 @@ def common_settings(exhibit: Exhibit, jobs: Mapping[Row, Sequence[Job]], options
 def is_of_the_papers_size(job: Job) -> bool:
     """Whether a run was trained on as many sentences as the paper's corpus has; a run that was not
     begun has no number that could be taken for the paper's."""
-    starts = [row for row in runs_folder.read_log(job.folder) if row.get("event") == "start"]
+    starts = [row for row in runs_folder.log_rows(job.folder) if row.get("event") == "start"]
     sentences = TRAINING_SENTENCES.get(job.run.dataset)
     return all(
         (row.get("splits") or {}).get("train", {}).get("sentences") == sentences for row in starts

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from mindspore_cvae.common.files import open_own, write_atomically
+from mindspore_cvae.common.numbers import is_finite
 from mindspore_cvae.errors import InputError, warn_user
 
 FOLDER = "tensorboard"
@@ -83,10 +83,7 @@ def scalars(row: Mapping) -> dict[str, float]:
     return {
         f"{source}/{name}": float(value)
         for name, value in row.items()
-        if name not in _KEYS
-        and isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
+        if name not in _KEYS and is_finite(value)
     }
 
 

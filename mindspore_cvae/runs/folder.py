@@ -25,6 +25,7 @@ import itertools
 import json
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,14 @@ def metrics_name(split: str) -> str:
     return f"metrics-{split}.json"
 
 
+WRITTEN = (
+    *(VOCABULARY, PIECES, LOG, NGRAM, PROBE, CODES, REPORT),
+    *map(metrics_name, SPLITS),
+    *map(sentences_name, SPLITS),
+)
+"""Files that a run's commands write beside its configuration, its lock and its folders."""
+
+
 def is_run(folder: str | os.PathLike) -> bool:
     """Whether a folder holds a run to be read: a configuration, and a log or a folder of
     checkpoints."""
@@ -140,8 +149,7 @@ def is_own(folder: Path, path: Path) -> bool:
     folders = (CHECKPOINTS, EXPORT, PROFILE, events.FOLDER)
     if rest:
         return first in folders
-    own = (CONFIG, VOCABULARY, LOG, LOCK, PIECES, NGRAM, PROBE, CODES, REPORT, *folders)
-    return first in (*own, *map(metrics_name, SPLITS), *map(sentences_name, SPLITS))
+    return first in (CONFIG, LOCK, *WRITTEN, *folders)
 
 
 def check(folder: str | os.PathLike, resume: bool = False, overwrite: bool = False) -> None:
@@ -236,8 +244,9 @@ def read_config(
 def trained_on(folder: str | os.PathLike) -> str | None:
     """The fingerprint of the corpus that a run was trained on, by its log; None where an older
     version wrote it."""
-    starts = [row for row in read_log(folder) if row.get("event") in ("start", "resume")]
-    return starts[-1].get("corpus") if starts else None
+    starts = (row for row in log_rows(folder) if row.get("event") in ("start", "resume"))
+    last = deque(starts, maxlen=1)
+    return last[0].get("corpus") if last else None
 
 
 EVALUATED = (
@@ -587,9 +596,7 @@ class Run:
         configuration goes last, so that a rest is still a run."""
         if not is_ours(self.folder):
             return
-        own = [VOCABULARY, PIECES, LOG, NGRAM, PROBE, CODES, REPORT]
-        own += [name(split) for split in SPLITS for name in (metrics_name, sentences_name)]
-        files = [self.folder / name for name in own]
+        files = [self.folder / name for name in WRITTEN]
         files += [*checkpoint_files(self.checkpoints), *_exported(self.folder / EXPORT)]
         for path in [*files, *events.own_files(self.folder)]:
             if path.is_file() or path.is_symlink():

@@ -40,7 +40,7 @@ from mindspore_cvae.evaluation.scoring import Scorer
 from mindspore_cvae.model.building import build_model
 from mindspore_cvae.runs import checkpoints, events
 from mindspore_cvae.runs.checkpoints import Checkpoint, CheckpointError
-from mindspore_cvae.runs.folder import PROFILE, Run, RunFolder, read_log
+from mindspore_cvae.runs.folder import PROFILE, Run, RunFolder, log_rows
 from mindspore_cvae.runs.loading import restore
 from mindspore_cvae.training.building import build_step
 from mindspore_cvae.training.noise import NoiseMaker
@@ -252,7 +252,7 @@ class Trainer:
         self.run.write_inputs(self.config, self.corpus.vocabulary)
         self.log = self.run.open_log(self.state.log_rows)
         if self.config.train.tensorboard and self.ranks.rank == 0:
-            self.events = events.follow(self.run.folder, read_log(self.run.folder))
+            self.events = events.follow(self.run.folder, log_rows(self.run.folder))
         self.log.write(self.start_row("resume" if is_resumed else "start"))
         previous = {number: signal.signal(number, self._on_signal) for number in self._signals()}
         started = time.monotonic()

@@ -7,13 +7,15 @@ import functools
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
+from event_files import event_file, points, texts
 from nbclient import NotebookClient
-from tiny_run import write_run
+from tiny_run import SIZES, write_corpus, write_run
 
 from mindspore_cvae.api import ContrastiveVAE
 from mindspore_cvae.commands import program
@@ -147,3 +149,36 @@ def test_the_tests_that_hold_the_promises_are_there():
         tree = ast.parse((DOCS.parent / "tests" / f"{file}.py").read_text(encoding="utf-8"))
         functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert test in functions, f"{file}::{test}"
+
+
+@pytest.mark.slow
+def test_the_page_of_tensorboard(tmp_path, monkeypatch):
+    """Its own commands on a small corpus; those of other packages are told apart by name."""
+    page = (DOCS / "use" / "tracking.md").read_text(encoding="utf-8")
+    lines = [line.partition("#")[0] for line in re.findall(r"^ {4}(.*)$", page, re.M)]
+    commands = [shlex.split(part) for line in lines for part in line.split("&&")]
+    others = {command[0] for command in commands if command[0] != "python"}
+    assert others == {"pip", "tensorboard", "swanlab", "wandb"}
+    (train,) = [command for command in commands if command[0] == "python"]
+    (report,) = re.findall(r"`python -m\s+mindspore_cvae (report --run )RUN`", page)
+    assert train[:4] == ["python", "train.py", "--output_dir", "runs/mine"]
+
+    monkeypatch.chdir(tmp_path)
+    small = [*SIZES, "train.epochs=2", "data.batch_size=4", "train.log_every_steps=1"]
+    data = ["--data_dir", str(write_corpus(tmp_path / "corpus"))]
+    assert program.main(["train", *train[2:], *data, "--set", *small]) == 0
+    events = Path("runs/mine/tensorboard")
+    names = {name for name, *_ in points(event_file(events))}
+    assert {"train/loss", "train/rec", "valid/rec", "valid/neg_elbo"} <= names
+    rows = [json.loads(line) for line in Path("runs/mine/log.jsonl").read_text().splitlines()]
+    logged = [(row["step"], row["loss"]) for row in rows if row["event"] == "step"]
+    scalars = points(event_file(events))
+    shown = [(step, value) for name, step, value, _ in scalars if name == "train/loss"]
+    assert [step for step, _ in shown] == [step for step, _ in logged] and len(shown) > 1
+    assert np.allclose([value for _, value in shown], [loss for _, loss in logged])
+
+    shutil.rmtree(events / "report", ignore_errors=True)
+    assert program.main([*report.split(), "runs/mine"]) == 0
+    assert texts(event_file(events / "report")), "sentences of the report"
+    codes = np.loadtxt(events / "report" / "codes.tsv", ndmin=2)
+    assert codes.shape == (8, 4), "as many test sentences, the latent size of the settings"

@@ -1,0 +1,20 @@
+import pytest
+
+from mindspore_cvae.common.numbers import is_finite
+from mindspore_cvae.runs.events import scalars
+
+
+@pytest.mark.parametrize("value", [0, -3, 2.5, 10**300])
+def test_finite(value):
+    assert is_finite(value)
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), 10**400, True, "1", None, [1.0], {"a": 1}]
+)
+def test_not_finite(value):
+    assert not is_finite(value)
+
+
+def test_a_number_of_a_log_that_no_float_holds_is_no_scalar():
+    assert scalars({"event": "step", "loss": 10**400, "rec": 1.0}) == {"train/rec": 1.0}
