@@ -5,13 +5,14 @@ Nothing here imports mindspore before :func:`choose` is called.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from mindspore_cvae.errors import DeviceError, InputError
+from mindspore_cvae.errors import DeviceError, InputError, warn_user
 
 PREFERENCE = ("Ascend", "GPU", "CPU")
 """What ``auto`` tries, in this order."""
@@ -46,7 +47,8 @@ def apply_precision(precision: str) -> None:
 
     Args:
         precision: ``strict`` for float32 everywhere; ``fast`` lets oneDNN multiply matrices in
-            bfloat16 (float32 sums) on CPUs that can, and changes nothing on others.
+            bfloat16 (float32 sums) on CPUs that can, and changes nothing on others, nor, with a
+            warning, with the oneDNN of MindSpore 2.7.
 
     Raises:
         InputError: mindspore was imported before, under the other precision.
@@ -60,8 +62,21 @@ def apply_precision(precision: str) -> None:
             f"precision {precision} must be chosen before mindspore is imported: "
             "start a new process for it"
         )
+    if precision == "fast" and os.environ.get(MATRIX_PRECISION) != "BF16" and _is_old_onednn():
+        warn_user(
+            "precision fast changes nothing on the CPU with this MindSpore, whose oneDNN has no "
+            "such mode: take MindSpore 2.10, or strict"
+        )
     os.environ[MATRIX_PRECISION] = modes[precision]
     os.environ.setdefault("GLOG_v", "3")
+
+
+def _is_old_onednn() -> bool:
+    """Whether the oneDNN that MindSpore brings does not know the variable of its precision."""
+    package = importlib.util.find_spec("mindspore")
+    places = (package.submodule_search_locations or []) if package else []
+    libraries = [path for place in places for path in Path(place, "lib").glob("libdnnl.so*")]
+    return bool(libraries) and not any(b"FPMATH_MODE" in path.read_bytes() for path in libraries)
 
 
 def choose(target: str, device_id: int | None = None) -> str:

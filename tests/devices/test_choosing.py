@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import mindspore
 import pytest
 
 from mindspore_cvae.devices import choosing
-from mindspore_cvae.errors import DeviceError, InputError
+from mindspore_cvae.errors import DeviceError, InputError, UserNotice
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_NUMBER = {"DEVICE_ID": "", "ASCEND_DEVICE_ID": ""}
@@ -159,6 +160,27 @@ def product(*precisions: str, **environment: str) -> str:
     return result.stdout + result.stderr
 
 
+@pytest.mark.parametrize("content", [b"..DEFAULT_FPMATH_MODE..", b"..DNNL_VERBOSE..", None])
+def test_a_onednn_without_the_mode_of_fast_is_told(tmp_path, monkeypatch, content):
+    """MindSpore 2.7 brings such a one."""
+    (tmp_path / "mindspore" / "lib").mkdir(parents=True)
+    (tmp_path / "mindspore" / "__init__.py").touch()
+    if content is not None:
+        (tmp_path / "mindspore" / "lib" / "libdnnl.so.2").write_bytes(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mindspore")
+    monkeypatch.setenv(choosing.MATRIX_PRECISION, "STRICT")
+    if content == b"..DNNL_VERBOSE..":
+        with pytest.warns(UserNotice, match="precision fast changes nothing on the CPU"):
+            choosing.apply_precision("fast")
+    choosing.apply_precision("strict")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if content != b"..DNNL_VERBOSE..":
+            choosing.apply_precision("fast")
+
+
+@pytest.mark.skipif(choosing._is_old_onednn(), reason="this oneDNN has no mode of bfloat16")
 def test_fast_lets_onednn_multiply_in_bfloat16_and_strict_does_not():
     fast = product("fast", "fast")
     assert "exec,cpu,matmul" in fast and "attr-fpmath:bf16" in fast and "Error" not in fast

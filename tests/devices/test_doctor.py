@@ -209,7 +209,7 @@ def cann(tmp_path):
     """An installation of CANN with its driver, as far as the doctor looks."""
     home, devices = tmp_path / "cann", tmp_path / "dev"
     (home / "compiler").mkdir(parents=True)
-    (home / "compiler" / "version.info").write_text("Version=8.5.0\n")
+    (home / "compiler" / "version.info").write_text("Version=8.3.0\n")
     for module in ("te", "hccl"):
         (home / "python" / module).mkdir(parents=True)
         (home / "python" / module / "__init__.py").touch()
