@@ -130,38 +130,48 @@ def table(documents: list[dict], data: str) -> str:
 
 
 def picture(documents: list[dict], path: Path) -> None:
-    """Exact MI against IW-PPL, a point a run; the language model is a line."""
+    """Exact MI against IW-PPL, a point a run; language models are lines. Seeds of one run
+    share a colour and differ by their mark."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
-    # Names stand below and above in turn: runs of like MI are often of like perplexity.
-    ordered = sorted(documents, key=lambda item: item["best_valid"].get("mi_exact") or 0.0)
-    for number, document in enumerate(ordered):
-        metrics, is_above = document["best_valid"], number % 2 == 0
+    figure, axes = pyplot.subplots(figsize=(7.6, 4.0), layout="constrained")
+    # Names of such neighbours would hide each other at their points; here the best stand first.
+    ordered = sorted(documents, key=lambda item: item["best_valid"]["iw_ppl"])
+    families = sorted({_family(document) for document in ordered})
+    for document in ordered:
+        metrics, seed = document["best_valid"], document["seed"]
         if document["system"] == "lstm_lm":
-            axes.axhline(metrics["iw_ppl"], color="black", linewidth=1, linestyle="--")
-            # In the middle of the line, whatever the axis comes to be.
-            place = axes.get_yaxis_transform()
-            axes.text(0.5, metrics["iw_ppl"], "lstm_lm", transform=place, va="bottom", fontsize=9)
-        elif metrics.get("mi_exact") is not None:
-            axes.plot(metrics["mi_exact"], metrics["iw_ppl"], "o")
-            place = metrics["mi_exact"], metrics["iw_ppl"]
-            axes.annotate(
-                document["name"],
-                place,
-                xytext=(0, 8 if is_above else -8),
-                textcoords="offset points",
-                ha="center",
-                va="bottom" if is_above else "top",
-                fontsize=9,
+            style = ("--", ":", "-.")[seed % 3]
+            axes.axhline(
+                metrics["iw_ppl"],
+                color="black",
+                linewidth=1,
+                linestyle=style,
+                label=document["name"],
             )
+        elif metrics.get("mi_exact") is not None:
+            colour = pyplot.get_cmap("tab20")(families.index(_family(document)) % 20)
+            axes.plot(
+                metrics["mi_exact"],
+                metrics["iw_ppl"],
+                "os^"[seed % 3],
+                color=colour,
+                markeredgecolor="black",
+                label=document["name"],
+            )
+    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     axes.set_xlabel("exact MI, nats")
     axes.set_ylabel("IW-PPL (upper bound; lower is better)")
-    axes.margins(0.2)
+    axes.margins(0.1)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
     pyplot.close(figure)
     write_atomically(path, content.getvalue())
+
+
+def _family(document: dict) -> str:
+    """A run's name without its seed."""
+    return document["name"].partition("_seed")[0]
 
 
 def write_page() -> None:
