@@ -5,19 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mindspore_cvae.commands.options import SettingsParser, add_settings, add_system, settings
+from mindspore_cvae.commands.options import (
+    SettingsParser,
+    add_run,
+    add_settings,
+    add_system,
+    settings,
+)
 from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.data.vocabulary import Vocabulary
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import CommandParser, InputError, run_command, typed, warn_user
+from mindspore_cvae.export.state_dicts import SUFFIXES, into_run, run_state_dict, write_state_dict
 from mindspore_cvae.runs import folder
 from mindspore_cvae.runs.outputs import check_output, write_output
-
-if TYPE_CHECKING:
-    pass
-from mindspore_cvae.export.state_dicts import SUFFIXES, into_run, run_state_dict, write_state_dict
 
 
 def convert_main(argv: Sequence[str] | None = None) -> int:
@@ -49,11 +51,8 @@ def _parser() -> CommandParser:
         allow_abbrev=False,
         usable_after_training=True,
     )
-    out.add_argument("--run", type=Path, required=True, metavar="RUN", help="the run's folder")
+    add_run(out)
     out.add_argument("--output", type=Path, required=True, metavar="FILE", help="where to write")
-    out.add_argument(
-        "--checkpoint", choices=("best", "best_valid", "last"), default="best", help="(best)"
-    )
     add_settings(out)
 
     text = "Make a run of weights that lie in an .npz or .safetensors file."

@@ -68,7 +68,7 @@ def _evaluate(argv: Sequence[str] | None) -> int:
     options = settings(arguments)
     if arguments.samples is not None:
         options["overrides"] = [*arguments.overrides, f"eval.samples={arguments.samples}"]
-    folder = Path(arguments.run)
+    folder = arguments.run
     config = runs_folder.read_config(folder, **options)
     for name in ("per_sentence", "output"):
         place = getattr(arguments, name)

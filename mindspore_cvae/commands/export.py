@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from mindspore_cvae.commands.options import SettingsParser, add_run, add_settings, number, settings
 from mindspore_cvae.devices import choosing
@@ -49,20 +48,19 @@ def _parser() -> CommandParser:
 
 def _export(argv: Sequence[str] | None) -> None:
     arguments = _parser().parse_args(argv)
-    run_folder = Path(arguments.run)
-    config = runs_folder.read_config(run_folder, **settings(arguments))
-    for path in (run_folder / "export", run_folder / runs_folder.CHECKPOINTS):
+    config = runs_folder.read_config(arguments.run, **settings(arguments))
+    place = arguments.run / runs_folder.EXPORT
+    for path in (place, arguments.run / runs_folder.CHECKPOINTS):
         if path.is_symlink():
             raise InputError(f"{path} is a link: a run's own files must lie in its folder")
-    place = run_folder / "export"
-    check_folder(place if place.is_dir() else run_folder, "--run")
+    check_folder(place if place.is_dir() else arguments.run, "--run")
 
     choosing.apply_precision(config.precision)
     from mindspore_cvae.export.graphs import export_run
     from mindspore_cvae.runs.loading import load_run
 
     device = choosing.choose(config.device_target, config.device_id)
-    run = load_run(run_folder, arguments.checkpoint, config)
+    run = load_run(arguments.run, arguments.checkpoint, config)
     folder, differences = export_run(run, arguments.rows, arguments.max_words, arguments.no_unk)
     for name, difference in differences.items():
         print(f"{name}: loaded back on {device}, largest difference {difference:.1e}")

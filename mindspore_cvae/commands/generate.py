@@ -236,7 +236,7 @@ def _read_sentences(arguments: argparse.Namespace, config: Config) -> list[str]:
         raise InputError(f"interpolate takes two sentences, not {len(sentences)}")
     if not sentences:
         raise InputError(f"no sentence in {where.removesuffix(', line')}")
-    vocabulary = Vocabulary.load(Path(arguments.run) / folder.VOCABULARY, config.data.unit)
+    vocabulary = Vocabulary.load(arguments.run / folder.VOCABULARY, config.data.unit)
     # Encoding numbers them again and warns then: lines and sentences have the same numbers.
     number_sentences(sentences, vocabulary, config.data, where, warn=lambda message: None)
     return list(sentences)

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_settings(parser)
     arguments = parser.parse_args(argv)
-    folder = Path(arguments.run)
+    folder = arguments.run
     config = runs_folder.read_config(folder, **settings(arguments))
     # Minutes of decoding should not end at a missing program.
     check_kenlm()

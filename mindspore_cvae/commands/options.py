@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mindspore_cvae.config.keys import OPTIONS, describe
@@ -41,8 +42,8 @@ def add_system(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """Give a command ``--run`` and ``--checkpoint``, which one of the run's it reads."""
-    parser.add_argument("--run", required=True, metavar="RUN", help="the run's folder")
+    """Give a command ``--run`` and ``--checkpoint``, which of its checkpoints is read."""
+    parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument(
         "--checkpoint", choices=("best", "best_valid", "last"), default="best", help="(best)"
     )

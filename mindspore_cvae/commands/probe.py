@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=number(0), default=0, metavar="N", help="of the subsets (0)")
     add_settings(parser)
     arguments = parser.parse_args(argv)
-    folder = Path(arguments.run)
+    folder = arguments.run
     config = runs_folder.read_config(folder, **settings(arguments))
     if config.slots.posterior == "none":
         raise InputError(f"{folder}: {config.system} has no latent variable, so no codes to read")

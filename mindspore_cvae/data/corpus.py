@@ -199,7 +199,7 @@ def _read_lines(source: str, text: str, data: Data) -> _Lines:
         if not words:
             counts["empty"] += 1
             continue
-        if not _fits(words, f"{source}, line {number}: {len(words)} words", data, counts):
+        if not _fits(words, units, source, number, data, counts):
             continue
         if unk_alias is not None and unk_alias in words:
             words = [SPECIALS[UNKNOWN] if word == unk_alias else word for word in words]
@@ -222,8 +222,7 @@ def _in_units(part: _Lines, units: Words, data: Data) -> _Lines:
     kept = _Lines(part.source, [], [], counts, [])
     for (line,), number, label in zip(part.sentences, part.lines, part.labels, strict=True):
         split = units.split(line)
-        what = f"{part.source}, line {number}: {len(split)} {units.name}"
-        if not _fits(split, what, data, counts):
+        if not _fits(split, units, part.source, number, data, counts):
             continue
         kept.sentences.append(split)
         kept.lines.append(number)
@@ -231,20 +230,22 @@ def _in_units(part: _Lines, units: Words, data: Data) -> _Lines:
     return kept
 
 
-def _fits(units: list[str], what: str, data: Data, counts: dict[str, int]) -> bool:
-    """Whether a sentence stays. One that is too long is counted, and cut or dropped."""
-    if len(units) <= data.max_words:
+def _fits(
+    sentence: list[str], units: Words, source: str, number: int, data: Data, counts: dict[str, int]
+) -> bool:
+    """Whether a sentence of a line stays. One that is too long is counted, and cut or dropped."""
+    if len(sentence) <= data.max_words:
         return True
     if data.too_long == "error":
         raise InputError(
-            f"{what}, and data.max_words is {data.max_words}; raise it, or set data.too_long to "
-            "drop or truncate"
+            f"{source}, line {number}: {len(sentence)} {units.name}, and data.max_words is "
+            f"{data.max_words}; raise it, or set data.too_long to drop or truncate"
         )
     if data.too_long == "drop":
         counts["dropped"] += 1
         return False
     counts["truncated"] += 1
-    del units[data.max_words :]
+    del sentence[data.max_words :]
     return True
 
 

@@ -18,7 +18,8 @@ class LatentVariableModel(nn.Cell):
         divergence: D, with its critics.
         contrast: C.
         slots: the resolved slots of the row: ``views``, how many times each sentence is encoded
-            (all views go through one call), ``refinement_steps`` of SVI that the encoder's
+            (all views go through one call), ``encodings``, views and swapped negatives,
+            ``refinement_steps`` of SVI that the encoder's
             posterior is refined by, ``reconstruction``, of which z, and ``contrast_weight``, w.
         ranks: the processes that share a batch; None for this one alone.
     """

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeGuard
 
 from markupsafe import Markup
 
+from mindspore_cvae.common.numbers import is_finite
 from mindspore_cvae.report.page import element, shortened
 
 WIDTH, HEIGHT = 340, 190
@@ -339,9 +340,7 @@ def _widened(low: float, high: float) -> tuple[float, float]:
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value of a log can be drawn."""
     # A log of a stranger may hold numbers whose differences are no longer finite.
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return abs(value) < LARGEST
+    return is_finite(value) and abs(value) < LARGEST
 
 
 def _numbers(values: Iterable[float | None]) -> list[float]:

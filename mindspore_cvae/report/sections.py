@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from mindspore_cvae import __version__
 from mindspore_cvae.common.files import write_atomically
+from mindspore_cvae.common.numbers import is_finite
 from mindspore_cvae.config import keys as config_keys
 from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.config import options as config_options
@@ -254,12 +255,10 @@ def _facts(folder: Path, log: Sequence[Mapping], config: Config) -> dict[str, An
 
 def shown(value: object) -> str | None:
     """A metric as the page prints it; None for what is no number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_finite(value):
         return None
     if isinstance(value, int):
         return f"{value:,}" if abs(value) < 10**15 else None
-    if not math.isfinite(value):
-        return None
     text = f"{value:,.2f}" if abs(value) < 1e6 else f"{value:.3g}"
     return text.replace("-", "\N{MINUS SIGN}")
 
