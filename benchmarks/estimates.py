@@ -1,13 +1,15 @@
 """What the paper's estimates say on the embedded corpus, whose true NLL is known.
 
-    python benchmarks/estimates.py {entropy,critics} --output_dir DIR [--epochs N]
+    python benchmarks/estimates.py {entropy,critics,slots} --output_dir DIR [--epochs N]
                 [--config quickstart] [--data_dir PLACE] [--runs NAME ...] [--collect]
 
 ``entropy`` validates four systems after every epoch: the paper's -ELBO, the valid one, the
 importance-weighted bound, and the truth. ``critics`` trains one implicit system with other
 critics and other initial noise, and reads its KL three ways: by the critic that training leaves
-behind, by a fresh one, and exactly. Both train what is missing, resume what was begun, and write
-``DIR/NAME.json`` and ``DIR/NAME.md``, and a picture of the first as ``DIR/entropy.png``.
+behind, by a fresh one, and exactly. ``slots`` trains the contrastive Gaussian system with other
+slots, one changed at a time, and reads bound and exact MI of the validation split alone. All train
+what is missing, resume what was begun, and write ``DIR/NAME.json`` and ``DIR/NAME.md``, and
+pictures of the first and the last as ``DIR/NAME.png``.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from typing import NamedTuple
 
 from mindspore_cvae import __version__
 from mindspore_cvae.common.files import write_atomically
-from mindspore_cvae.runs.folder import LOG
+from mindspore_cvae.report.comparison import difference
+from mindspore_cvae.runs.folder import LOG, read_sentences
 
 ROOT = Path(__file__).parents[1]
 VALIDATION = ("train.select=iw_nll", "eval.valid_samples=16", "eval.valid_iw_samples=64")
@@ -61,6 +64,28 @@ CRITICS = (
         *("noise 1, rate 1e-3, 25 updates", "ivae"),
         (NOISE, "train.critic_learning_rate=1e-3", "train.critic_updates=25"),
     ),
+)
+CONTRAST = (
+    *("slots.contrast=info_nce", "slots.views=2", "slots.encoder_dropout=0.3"),
+    "slots.temperature=0.1",
+)
+"""What the configurations of the search share: the row ``contrastive_vae``, sharper."""
+LANGUAGE_MODEL = "lstm_lm"
+SLOTS = (
+    Trained(LANGUAGE_MODEL, "lstm_lm"),
+    Trained("vae", "vae"),
+    Trained("temperature 0.1", "vae", CONTRAST),
+    Trained("temperature 0.05", "vae", (*CONTRAST, "slots.temperature=0.05")),
+    Trained("weight 2", "vae", (*CONTRAST, "slots.contrast_weight=2")),
+    Trained("beta to 0.7", "vae", (*CONTRAST, "slots.beta_max=0.7")),
+    Trained("free bits 0.3", "vae", (*CONTRAST, "slots.free_bits=0.3")),
+    Trained("decoder dropout 0.4", "vae", (*CONTRAST, "model.decoder_dropout=0.4")),
+    Trained("encoder dropout 0.1", "vae", (*CONTRAST, "slots.encoder_dropout=0.1")),
+    Trained("temperature 0.2", "vae", (*CONTRAST, "slots.temperature=0.2")),
+    Trained("weight 0.5", "vae", (*CONTRAST, "slots.contrast_weight=0.5")),
+    Trained("cyclical beta", "vae", (*CONTRAST, "slots.beta=cyclical")),
+    Trained("encoder dropout 0.5", "vae", (*CONTRAST, "slots.encoder_dropout=0.5")),
+    Trained("free bits 0.3 without contrast", "vae", ("slots.free_bits=0.3",)),
 )
 CURVES = {
     "neg_elbo": "paper's -ELBO",
@@ -152,6 +177,78 @@ def critics(options: argparse.Namespace) -> tuple[dict, list[str]]:
     return found, lines
 
 
+def slots(options: argparse.Namespace) -> tuple[dict, list[str]]:
+    """The contrastive Gaussian system with other slots, read on validation."""
+    found, bounds = {}, {}
+    for run in options.chosen:
+        folder = folder_of(run, options.output_dir)
+        metrics, sentences = folder / "metrics-valid.json", folder / "sentences-valid.tsv"
+        if not options.collect:
+            train(run, options, ())
+            if not metrics.exists():
+                call(
+                    *("eval.py", "--run", str(folder), "--split", "valid"),
+                    *("--checkpoint", "best_valid", "--iw_samples", str(IW_SAMPLES)),
+                    *("--per_sentence", str(sentences), "--output", str(metrics)),
+                    *("--set", f"eval.max_sentences={SENTENCES}"),
+                )
+        if not metrics.exists():
+            continue
+        found[run.name] = json.loads(metrics.read_text()) | {"settings": list(run.settings)}
+        bounds[run.name] = read_sentences(sentences)
+        found[run.name]["to_language_model"] = difference(
+            bounds.get(LANGUAGE_MODEL, {}), bounds[run.name], "iw_nll"
+        )
+    write_atomically(options.output_dir / "slots.png", trade_off(found))
+    lines = [
+        "| slots | IW-NLL | to `lstm_lm` | ESS | exact MI | AU | grammatical |",
+        "|---|" + "---|" * 6,
+    ]
+    for name, row in sorted(found.items(), key=lambda item: item[1]["iw_nll"]):
+        apart = row["to_language_model"]
+        cells = [
+            name,
+            short(row["iw_nll"]),
+            f"{apart['mean']:+.2f} ± {apart['error']:.2f}"
+            if apart and name != LANGUAGE_MODEL
+            else "",
+            *(short(row.get(key)) for key in ("ess", "mi_exact")),
+            "" if row.get("au") is None else str(row["au"]),
+            short(row.get("grammatical")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return found, lines
+
+
+def trade_off(found: dict) -> bytes:
+    """Exact MI against IW-PPL, a point a configuration, the language model as a line."""
+    import io
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, row) in enumerate(found.items()):
+        if name == LANGUAGE_MODEL:
+            axes.axhline(row["iw_ppl"], color="black", linestyle="--", linewidth=1, label=name)
+            continue
+        axes.plot(
+            row["mi_exact"],
+            row["iw_ppl"],
+            "os^D"[number % 4],
+            color=f"C{number % 10}",
+            markeredgecolor="black",
+            label=name,
+        )
+    axes.set_xlabel("exact MI, nats")
+    axes.set_ylabel("IW-PPL, validation (upper bound; lower is better)")
+    axes.margins(0.1)
+    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=110, format="png")
+    return content.getvalue()
+
+
 def short(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
@@ -198,7 +295,11 @@ def picture(found: dict) -> bytes:
     return content.getvalue()
 
 
-STUDIES = {"entropy": (entropy, ENTROPY, 10), "critics": (critics, CRITICS, 4)}
+STUDIES = {
+    "entropy": (entropy, ENTROPY, 10),
+    "critics": (critics, CRITICS, 4),
+    "slots": (slots, SLOTS, 12),
+}
 """What is run, its runs, and for how many epochs."""
 
 
@@ -206,7 +307,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=list(STUDIES))
     parser.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--epochs", type=int, help="of training (entropy 10, critics 4)")
+    parser.add_argument("--epochs", type=int, help="of training (entropy 10, critics 4, slots 12)")
     parser.add_argument("--config", default="quickstart")
     parser.add_argument("--data_dir", metavar="PLACE", help="the embedded corpus if not given")
     parser.add_argument("--runs", nargs="+", metavar="NAME", help="only these")
