@@ -126,10 +126,12 @@ class WordByWord(nn.Cell):
         words = ops.full((rows,), BEGIN, dtype=ms.int32)
         running = ops.ones((rows,), ms.int32)
         state = self.decoder.initial_state(z)
+        # In the bias, and once: a word has no pass over all logits for it.
+        weight = self.decoder.output_weight(penalty)
         position = Tensor(0, ms.int32)
         while ops.logical_and(position < self.max_words, running.max() > 0):
             outputs, state = self.decoder.advance(words, z, state)
-            logits = self.decoder.logits(outputs) + penalty
+            logits = self.decoder.logits(outputs, weight)
             numbers = None
             if uniform is not None:
                 numbers = uniform[position]

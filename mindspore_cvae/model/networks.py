@@ -99,12 +99,27 @@ class LSTM(nn.LSTM):
     def construct(self, inputs: Tensor, state=None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """inputs (T, N, I), hidden and cell state (1, N, H) each or None for zeros -> outputs
         (T, N, H), state after the last position."""
-        if not self.is_half:
-            return super().construct(inputs, state)
-        if state is not None:
-            state = (state[0].astype(ms.float16), state[1].astype(ms.float16))
-        outputs, last = super().construct(inputs.astype(ms.float16), state)
-        last = (last[0].astype(ms.float32), last[1].astype(ms.float32))
+        if state is None:
+            zeros = ops.zeros((inputs.shape[1], self.hidden_size), inputs.dtype)
+            hidden, cell = zeros, zeros
+        else:
+            # Not state[0][0]: on CPU a slice takes a millisecond, a third of a decoded word.
+            hidden, cell = state[0].squeeze(0), state[1].squeeze(0)
+        if self.is_half:
+            inputs = inputs.astype(ms.float16)
+            hidden, cell = hidden.astype(ms.float16), cell.astype(ms.float16)
+        # The one layer of nn.LSTM, whose own construct would slice each layer's state out of all.
+        outputs, last = self.rnn(
+            inputs,
+            (hidden, cell),
+            None,
+            self.w_ih_list[0],
+            self.w_hh_list[0],
+            self.b_ih_list[0],
+            self.b_hh_list[0],
+        )
+        shape = (1, inputs.shape[1], self.hidden_size)
+        last = (last[0].reshape(shape).astype(ms.float32), last[1].reshape(shape).astype(ms.float32))
         return outputs.astype(ms.float32), last
 
 
@@ -247,24 +262,43 @@ class Decoder(nn.Cell):
         return ops.concat((embedded, each_step), 2)
 
     def factors(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """LSTM outputs (M, H) -> the factors (M, H'), (V', H') of the logits: a column more for
-        the bias, and columns and rows that pad them, of which rows have probability 0."""
-        ones = ops.ones((states.shape[0], 1), states.dtype)
-        factors = (ops.concat((states, ones), 1), self.vocabulary_weight)
+        """LSTM outputs (M, H) -> the factors (M, H'), (V', H') of the logits."""
+        return self.with_ones(states), self.output_weight()
+
+    def with_ones(self, states: Tensor) -> Tensor:
+        """The first factor: (M, H) with a column more for the bias, and columns that pad it."""
+        states = ops.concat((states, ops.ones((states.shape[0], 1), states.dtype)), 1)
+        return self.widened(states) if self.more_columns else states
+
+    def output_weight(self, penalty: Tensor | None = None) -> Tensor:
+        """The second factor, (V', H'): columns and rows that pad it, of which rows have
+        probability 0.
+
+        Args:
+            penalty: (V,), added to the logits of the words by way of the bias; None for none.
+        """
+        weight = self.vocabulary_weight
+        if penalty is not None:
+            hidden = weight.shape[1] - 1
+            biases = weight[:, hidden:] + penalty.expand_dims(1)
+            weight = ops.concat((weight[:, :hidden], biases), 1)
         if self.more_columns:
-            factors = (self.widened(factors[0]), self.widened(factors[1]))
+            weight = self.widened(weight)
         if self.more_words:
-            factors = (factors[0], ops.concat((factors[1], self.no_words)))
-        return factors
+            weight = ops.concat((weight, self.no_words))
+        return weight
 
     def widened(self, matrix: Tensor) -> Tensor:
         """(M, H + 1) with columns of zeros up to the multiple."""
         zeros = ops.zeros((matrix.shape[0], self.more_columns), matrix.dtype)
         return ops.concat((matrix, zeros), 1)
 
-    def logits(self, states: Tensor) -> Tensor:
-        """LSTM outputs (M, H) -> log p(word) up to a constant a row, (M, V)."""
-        logits = self.word_likelihood.logits(*self.factors(states))
+    def logits(self, states: Tensor, weight: Tensor | None = None) -> Tensor:
+        """LSTM outputs (M, H) -> log p(word) up to a constant a row, (M, V); by a weight of
+        :meth:`output_weight`, which a loop makes once."""
+        if weight is None:
+            weight = self.output_weight()
+        logits = self.word_likelihood.logits(self.with_ones(states), weight)
         if self.more_words:
             logits = logits[:, : self.vocabulary_size]
         return logits
@@ -277,7 +311,7 @@ class Decoder(nn.Cell):
         """Reads a word of each row: words (N,), z (N, Z), state -> LSTM output (N, H), state."""
         inputs = self.inputs(self.embedding(words).expand_dims(0), z)
         outputs, state = self.lstm(inputs, state)
-        return outputs[0], state
+        return outputs.squeeze(0), state
 
     def step(self, words: Tensor, z: Tensor, state: tuple) -> tuple[Tensor, tuple]:
         """One word of each row: words (N,), z (N, Z), state -> log p(next word) (N, V), state."""
