@@ -2,17 +2,20 @@
 
 All begin with what q(z|x) says of a sentence, its mean and covariance S, widened to
 V = S + s^2 I. ``fit`` takes N(mu, V); ``product`` multiplies it with the prior; ``refined`` moves
-that Gaussian N(m, L L^T) by stochastic variational inference through the decoder,
+that Gaussian N(m, L L^T) by variational inference through the decoder,
 
     min_{m, L}  E_eps[ -log p(x | m + L eps) ] + KL(N(m, L L^T) || p(z)),
 
-a sentence at a time in effect: no sentence's proposal depends on another's.
+along natural gradients, a sentence at a time in effect: no sentence's proposal depends on
+another's.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import mindspore as ms
@@ -32,16 +35,18 @@ INFLATIONS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 WIDENINGS = (0.9, 1.0, 1.2)
 """Factors of a refined proposal's standard deviations, among which another split chooses: what
 minimises KL(r || p(z|x)) is narrower than p(z|x)."""
-REFINEMENT_STEPS = 120
-"""Steps of Adam; docs/results/estimates.md has what other numbers of steps and draws give."""
-REFINEMENT_DRAWS = 4
-"""Draws of z a step: two, and their mirror images."""
-REFINEMENT_RATE = 0.1
-"""Learning rate of m at the first step; it falls to 0 along a line."""
-FACTOR_RATE = 0.05
-"""That of L, whose gradients are noisier."""
-MOMENTS = 0.9, 0.99
-"""Decay of Adam's moments: the second is short, as there are few steps."""
+REFINEMENT_STEPS = 16
+"""Steps along natural gradients; docs/results/estimates.md has what other numbers give."""
+REFINEMENT_RATE = 0.6
+"""Share of a whole step that is taken; over the second half it falls to 0 along a line."""
+LEAST_POINTS = 16
+"""Of a step: with fewer than 8 dimensions it takes several rotations."""
+LEAST_CURVATURE = 0.5
+"""Of H, along any direction in which the mean moves: flatter ones would send it too far."""
+MOST_CHANGE = 1.0
+"""By which a whole step changes the logarithm of a variance, at most."""
+LONGEST_MOVE = 2.0
+"""Of the mean in a whole step, in the proposal's own standard deviations."""
 
 
 class Family(NamedTuple):
@@ -98,70 +103,90 @@ class LikelihoodGradient(nn.Cell):
         return nll, gradient
 
 
-def negative_elbo_gradient(
-    mean: np.ndarray, factor: np.ndarray, noise: np.ndarray, at_z: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient of E_eps[-log p(x | m + L eps)] + KL(N(m, L L^T) || N(0, I)) at m and L.
+def rotated_points(numbers: np.ndarray) -> np.ndarray:
+    """2 Z R values of eps a sentence, whose mean is 0 and whose mean square is I to the last digit.
 
-        d/dm = E[g] + m,   d/dL = tril(E[g eps^T] + L - L^-T),   g = d/dz -log p(x|z)
+    They are sqrt(Z) times the columns of R random rotations, and their mirror images: what a
+    quadratic f says of m and L is then exact, where as many independent draws are off by its whole
+    size.
+
+    Args:
+        numbers: (B, R, Z, Z) standard normal, from which the rotations are made.
+
+    Returns:
+        (B, 2 Z R, Z).
+    """
+    size = numbers.shape[-1]
+    columns = np.sqrt(size) * np.linalg.qr(numbers)[0].swapaxes(2, 3)
+    columns = columns.reshape(len(numbers), -1, size)
+    return np.concatenate([columns, -columns], 1)
+
+
+def natural_step(
+    mean: np.ndarray, factor: np.ndarray, noise: np.ndarray, at_z: np.ndarray, rate: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """One step of N(m, L L^T) towards p(z|x), by its natural gradient.
+
+        f(z) = -log p(x|z) + |z|^2 / 2,   G = E[L^T df/dz],   H = E[L^T df/dz eps^T]
+        m' = m - rate L H^-1 G,   L' = L H^(-rate / 2)
+
+    H is L^T E[d2f/dz2] L by Stein's lemma, without a second derivative. Where G = 0 and H = I, no
+    Gaussian has a smaller KL(r || p(z|x)) (Opper and Archambeau 2009).
 
     Args:
         mean: (B, Z), m.
-        factor: (B, Z, Z), L, lower triangular.
-        noise: (B, S, Z), eps.
-        at_z: (B, S, Z), g at z = m + L eps.
+        factor: (B, Z, Z), L, any square root of the covariance.
+        noise: (B, S, Z), eps of :func:`rotated_points`.
+        at_z: (B, S, Z), the gradient of -log p(x|z) at z = m + L eps.
+        rate: share of the whole step.
 
     Returns:
-        (B, Z), (B, Z, Z).
+        m' (B, Z), L' (B, Z, Z).
     """
-    at_factor = np.tril(at_z.transpose(0, 2, 1) @ noise / noise.shape[1] + factor)
-    diagonal = np.arange(mean.shape[1])
-    # L^-T is upper triangular: of it, the diagonal is all that tril leaves.
-    at_factor[:, diagonal, diagonal] -= 1.0 / factor[:, diagonal, diagonal]
-    return at_z.mean(1) + mean, at_factor
+    z = points_of(mean, factor, noise)
+    whitened = (at_z + z) @ factor
+    curvature = whitened.transpose(0, 2, 1) @ noise / noise.shape[1]
+    curvatures, axes = np.linalg.eigh(0.5 * (curvature + curvature.transpose(0, 2, 1)))
+    slope = np.einsum("bji,bj->bi", axes, whitened.mean(1))
+    move = slope / np.maximum(curvatures, LEAST_CURVATURE)
+    length = np.linalg.norm(move, axis=1, keepdims=True)
+    move *= np.minimum(1.0, LONGEST_MOVE / np.maximum(length, LONGEST_MOVE))
+    directions = factor @ axes
+    limited = np.clip(curvatures, np.exp(-MOST_CHANGE), np.exp(MOST_CHANGE))
+    return (
+        mean - rate * np.einsum("bij,bj->bi", directions, move),
+        (directions * limited[:, None] ** (-0.5 * rate)) @ axes.transpose(0, 2, 1),
+    )
 
 
-def adam_descent(
-    start: np.ndarray,
-    gradient: Callable[[np.ndarray, int], np.ndarray],
-    steps: int,
-    rate: float | np.ndarray,
-) -> np.ndarray:
-    """Where Adam ends from a start, with a rate that falls to 0 along a line.
+def points_of(mean: np.ndarray, factor: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """z = m + L eps: (B, Z), (B, Z, Z), (B, S, Z) -> (B, S, Z)."""
+    return mean[:, None] + noise @ factor.transpose(0, 2, 1)
+
+
+def natural_descent(
+    mean: np.ndarray,
+    factor: np.ndarray,
+    numbers: np.ndarray,
+    gradient: Callable[[np.ndarray], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the steps of :func:`natural_step` lead.
 
     Args:
-        start: any shape.
-        gradient: of a point and the number of the step, from 0.
-        steps: how many.
-        rate: of the first step; one, or one for each number.
+        mean, factor: where they begin, (B, Z) and (B, Z, Z).
+        numbers: (B, steps, R, Z, Z) standard normal, for the points of each step.
+        gradient: of -log p(x|z) at points (B, S, Z).
+
+    Returns:
+        m (B, Z), and L (B, Z, Z) as a lower Cholesky factor.
     """
-    point = start.astype(np.float64)
-    first = second = np.zeros_like(point)
-    decay, square_decay = MOMENTS
+    steps = numbers.shape[1]
     for step in range(steps):
-        slope = gradient(point, step)
-        first = decay * first + (1 - decay) * slope
-        second = square_decay * second + (1 - square_decay) * slope**2
-        unbiased = first / (1 - decay ** (step + 1))
-        scale = np.sqrt(second / (1 - square_decay ** (step + 1))) + 1e-8
-        point = point - rate * (1 - step / steps) * unbiased / scale
-    return point
-
-
-def packed(mean: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """m and L as one array (B, Z + Z^2) of any real numbers: L's diagonal as its logarithm."""
-    free = factor.copy()
-    diagonal = np.arange(mean.shape[1])
-    free[:, diagonal, diagonal] = np.log(free[:, diagonal, diagonal])
-    return np.concatenate([mean, free.reshape(len(mean), -1)], 1)
-
-
-def unpacked(point: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """What :func:`packed` packed, of Z dimensions."""
-    mean, factor = point[:, :size], point[:, size:].reshape(-1, size, size).copy()
-    diagonal = np.arange(size)
-    factor[:, diagonal, diagonal] = np.exp(factor[:, diagonal, diagonal])
-    return mean, factor
+        noise = rotated_points(numbers[:, step])
+        at_z = gradient(points_of(mean, factor, noise))
+        rate = REFINEMENT_RATE * min(1.0, 2.0 * (1.0 - step / steps))
+        mean, factor = natural_step(mean, factor, noise, at_z, rate)
+    return mean, np.linalg.cholesky(factor @ factor.transpose(0, 2, 1))
 
 
 class Proposer:
@@ -191,29 +216,31 @@ class Proposer:
         return proposal.widened(choice.widening)
 
     def refined(self, split: Split, start: Proposal) -> Proposal:
-        """What SVI makes of proposals of the first N sentences."""
+        """What variational inference makes of proposals of the first N sentences."""
         evaluator, (total, size) = self.evaluator, start.mean.shape
-        points = packed(start.mean, start.factor)
-        rates = np.full(points.shape[1], FACTOR_RATE)
-        rates[:size] = REFINEMENT_RATE
-        sizes = [max(1, evaluator.rows_of(width) // REFINEMENT_DRAWS) for width in evaluator.widths]
+        rotations = math.ceil(LEAST_POINTS / (2 * size))
+        points = 2 * size * rotations
+        per_call = {width: min(points, evaluator.rows_of(width)) for width in evaluator.widths}
+        sizes = [max(1, evaluator.rows_of(width) // per_call[width]) for width in evaluator.widths]
         plan = EpochPlan(split.lengths[:total], evaluator.widths, sizes, shuffle=False)
-        result = np.zeros_like(points)
+        mean, factor = np.zeros_like(start.mean), np.zeros_like(start.factor)
         bar = progress(f"refining proposals of {split.name}", total, "sentences")
         for batch in batches(split, plan, evaluator.ranks.rank, evaluator.ranks.size):
             evaluator.before_batch()
             real = batch.index >= 0
             # Fillers repeat the first sentence: their rows are computed and dropped.
             index = np.where(real, batch.index, 0)
-            gradient = self._gradient(Tensor(batch.tokens), self._noise(index, size))
             width = batch.tokens.shape[1] - 1
+            gradient = partial(self._gradient, Tensor(batch.tokens), per_call[width])
+            own, numbers = start.of(index), self._numbers(index, rotations, size)
             graph, note = ("refinement", width), f"{width - 1} words"
             with evaluator.compilations.watched(bar, graph, note, int(real.sum())):
-                found = adam_descent(points[index], gradient, REFINEMENT_STEPS, rates)
-            result[batch.index[real]] = found[real]
+                found = natural_descent(own.mean, own.factor, numbers, gradient)
+            mean[batch.index[real]], factor[batch.index[real]] = (part[real] for part in found)
         bar.close()
-        mean, factor = unpacked(evaluator.ranks.total(result), size)
-        return Proposal(mean, factor, start.prior_share)
+        return Proposal(
+            evaluator.ranks.total(mean), evaluator.ranks.total(factor), start.prior_share
+        )
 
     def likelihood(self, z: np.ndarray, tokens: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """-log p(x|z) and its gradient at z, in float64: z (B, S, Z), tokens (B, T + 1) -> (B, S),
@@ -221,24 +248,19 @@ class Proposer:
         nll, gradient = self.gradient(Tensor(z, ms.float32), tokens)
         return nll.asnumpy().astype(np.float64), gradient.asnumpy().astype(np.float64)
 
-    def _gradient(self, tokens: Tensor, noise: np.ndarray) -> Callable:
-        """The gradient at a packed point, at each step by its own of ``noise`` (B, steps, S, Z)."""
+    def _gradient(self, tokens: Tensor, per_call: int, z: np.ndarray) -> np.ndarray:
+        """The gradient at all points (B, S, Z), a fixed number of each sentence's a call."""
+        result = np.empty(z.shape)
+        for start in range(0, z.shape[1], per_call):
+            part = z[:, start : start + per_call]
+            used = part.shape[1]
+            if used < per_call:
+                part = np.concatenate([part, np.repeat(part[:, :1], per_call - used, 1)], 1)
+            result[:, start : start + used] = self.likelihood(part, tokens)[1][:, :used]
+        return result
 
-        def gradient(point: np.ndarray, step: int) -> np.ndarray:
-            mean, factor = unpacked(point, noise.shape[-1])
-            z = mean[:, None] + noise[:, step] @ factor.transpose(0, 2, 1)
-            _, at_z = self.likelihood(z, tokens)
-            at_mean, at_factor = negative_elbo_gradient(mean, factor, noise[:, step], at_z)
-            diagonal = np.arange(mean.shape[1])
-            at_factor[:, diagonal, diagonal] *= factor[:, diagonal, diagonal]
-            return np.concatenate([at_mean, at_factor.reshape(len(mean), -1)], 1)
-
-        return gradient
-
-    def _noise(self, index: np.ndarray, size: int) -> np.ndarray:
-        """(B, steps, S, Z) standard normal numbers, keyed by the number of each sentence; what is
-        odd in a draw adds no noise to a gradient that its mirror image is part of."""
-        seed, shape = self.evaluator.seed, (REFINEMENT_STEPS, REFINEMENT_DRAWS // 2, size)
+    def _numbers(self, index: np.ndarray, rotations: int, size: int) -> np.ndarray:
+        """(B, steps, R, Z, Z) standard normal numbers, keyed by the number of each sentence."""
+        seed, shape = self.evaluator.seed, (REFINEMENT_STEPS, rotations, size, size)
         sources = [randomness.generator(seed, "proposal", int(number)) for number in index]
-        noise = np.stack([randomness.normal(source, *shape) for source in sources])
-        return np.concatenate([noise, -noise], 2)
+        return np.stack([randomness.normal(source, *shape) for source in sources]).astype(float)

@@ -119,8 +119,8 @@ class LSTM(nn.LSTM):
             self.b_hh_list[0],
         )
         shape = (1, inputs.shape[1], self.hidden_size)
-        last = (last[0].reshape(shape).astype(ms.float32), last[1].reshape(shape).astype(ms.float32))
-        return outputs.astype(ms.float32), last
+        hidden, cell = last[0].reshape(shape), last[1].reshape(shape)
+        return outputs.astype(ms.float32), (hidden.astype(ms.float32), cell.astype(ms.float32))
 
 
 class Encoder(nn.Cell):

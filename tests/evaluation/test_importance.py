@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
-import numpy_twins as twins
 import pytest
 from mindspore import Tensor
 from tiny_evaluator import ROWS, WIDTH, evaluator_of, split
@@ -16,11 +15,12 @@ from mindspore_cvae.evaluation import bounds, importance
 from mindspore_cvae.evaluation.importance import ImportanceSampler
 from mindspore_cvae.evaluation.metrics import Weighing, evaluate
 from mindspore_cvae.evaluation.proposals import (
+    LONGEST_MOVE,
+    MOST_CHANGE,
     Choice,
-    adam_descent,
-    negative_elbo_gradient,
-    packed,
-    unpacked,
+    natural_descent,
+    natural_step,
+    rotated_points,
 )
 
 COPIES = 40
@@ -91,38 +91,72 @@ def test_refinement_comes_nearer_to_the_true_posterior(case):
     assert effective["refined"] > max(effective["product"], 0.5 * 128)
 
 
-def test_gradient_of_the_negative_elbo_equals_differences():
-    """For -log p(x|z) = |A z - b|^2 / 2, whose expectation over fixed noise NumPy sums up."""
+def test_rotated_points_have_the_moments_of_standard_normal_noise():
+    points = rotated_points(np.random.default_rng(0).normal(size=(3, 2, 5, 5)))
+    assert points.shape == (3, 20, 5)
+    assert points.mean(1) == pytest.approx(0.0, abs=1e-14)
+    squares = points.transpose(0, 2, 1) @ points / 20
+    assert squares == pytest.approx(np.broadcast_to(np.eye(5), squares.shape), abs=1e-12)
+    assert abs(points[0] - points[1]).max() > 0.1
+
+
+@pytest.fixture
+def parabola():
+    """-log p(x|z) = |A z - b|^2 / 2 of two sentences: its gradient, and the posterior's moments in
+    closed form."""
     random = np.random.default_rng(2)
-    a, b, noise_ = random.normal(size=(4, 3)), random.normal(size=4), random.normal(size=(1, 6, 3))
-    mean, factor = random.normal(size=(1, 3)), np.tril(random.normal(size=(1, 3, 3)))
-    factor[0, range(3), range(3)] = 0.5, 1.2, 0.8
+    a, b = random.normal(size=(4, 3)), random.normal(size=(2, 4))
+    covariance = np.linalg.inv(a.T @ a + np.eye(3))
 
-    def total(mean, factor):
-        z = mean[0] + noise_[0] @ factor[0].T
-        nll = 0.5 * ((z @ a.T - b) ** 2).sum(1).mean()
-        covariance = factor[0] @ factor[0].T
-        _, log_determinant = np.linalg.slogdet(covariance)
-        return nll + 0.5 * (np.trace(covariance) + (mean**2).sum() - 3 - log_determinant)
+    def gradient(z):
+        return (z @ a.T - b[:, None]) @ a
 
-    z = mean[:, None] + noise_ @ factor.transpose(0, 2, 1)
-    at_mean, at_factor = negative_elbo_gradient(mean, factor, noise_, (z @ a.T - b) @ a)
-    expected = twins.numerical_gradient(lambda point: total(point, factor), mean)
-    assert at_mean == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    expected = np.tril(twins.numerical_gradient(lambda point: total(mean, point), factor))
-    assert at_factor == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    return gradient, b @ a @ covariance, covariance
 
 
-def test_a_packed_proposal_unpacks():
-    factor = np.tril(np.arange(1.0, 10.0).reshape(1, 3, 3))
-    mean, again = unpacked(packed(np.ones((1, 3)), factor), 3)
-    assert mean == pytest.approx(np.ones((1, 3))) and again == pytest.approx(factor)
+def test_a_whole_natural_step_ends_at_the_posterior_of_a_gaussian_model(parabola):
+    """From where none of the limits of a step is reached."""
+    gradient, expected, covariance = parabola
+    factor = np.linalg.cholesky(1.3 * covariance)[None].repeat(2, 0)
+    mean = expected + 0.4 * factor[:, :, 0]
+    noise = rotated_points(np.random.default_rng(1).normal(size=(2, 1, 3, 3)))
+    z = mean[:, None] + noise @ factor.transpose(0, 2, 1)
+    mean, factor = natural_step(mean, factor, noise, gradient(z), 1.0)
+    assert mean == pytest.approx(expected, abs=1e-12)
+    assert factor[1] @ factor[1].T == pytest.approx(covariance, abs=1e-12)
 
 
-def test_descent_finds_the_minimum_of_a_parabola():
-    minimum = np.array([[1.0, -2.0], [0.3, 0.0]])
-    found = adam_descent(np.zeros((2, 2)), lambda point, step: 2 * (point - minimum), 200, 0.1)
-    assert found == pytest.approx(minimum, abs=0.02)
+def test_a_natural_step_moves_no_further_than_its_limits():
+    """Where the likelihood is steep, and where it is flat."""
+    noise = rotated_points(np.random.default_rng(1).normal(size=(1, 1, 3, 3)))
+    factor = np.eye(3)[None]
+    for scale in (1e6, -1e6):
+        mean, changed = natural_step(np.zeros((1, 3)), factor, noise, scale * (noise - 5.0), 1.0)
+        assert np.linalg.norm(mean) <= LONGEST_MOVE * (1 + 1e-9)
+        change = np.log(np.linalg.eigvalsh(changed[0] @ changed[0].T))
+        assert abs(change).max() <= MOST_CHANGE * (1 + 1e-9)
+
+
+def test_descent_finds_the_posterior_of_a_gaussian_model(parabola):
+    gradient, expected, covariance = parabola
+    numbers = np.random.default_rng(3).normal(size=(2, 40, 1, 3, 3))
+    start = np.zeros((2, 3)), 3.0 * np.eye(3)[None].repeat(2, 0)
+    mean, factor = natural_descent(*start, numbers, gradient)
+    assert mean == pytest.approx(expected, abs=1e-6)
+    assert factor == pytest.approx(np.tril(factor))
+    for found in factor:
+        assert found @ found.T == pytest.approx(covariance, abs=1e-6)
+
+
+def test_refined_proposals_do_not_depend_on_how_points_are_cut_into_calls():
+    part, found = split(3), []
+    scores = evaluator_of("affine", 2).score(part, 16)
+    start = bounds.Proposal.product(*scores.fit, 1.0, 0.05)
+    for rows in (320, 9):
+        sampler = ImportanceSampler(evaluator_of("affine", 2, rows=rows))
+        found.append(sampler.propose.refined(part, start))
+    assert found[1].mean == pytest.approx(found[0].mean, abs=1e-5)
+    assert found[1].factor == pytest.approx(found[0].factor, abs=1e-5)
 
 
 def test_exact_negative_elbo_lies_above_the_integral(case):
