@@ -1,7 +1,7 @@
-"""What proposals, and how much refinement, are worth to the importance-weighted bound.
+"""What proposals, and how many steps of refinement, are worth to the importance-weighted bound.
 
     python benchmarks/proposals.py --run RUN [--split valid] [--sentences 128]
-                                   [--refinements 60x4 120x4 120x8] [--json FILE]
+                                   [--refinements 4 8 16 32] [--json FILE]
 
 Each family with 128 draws of the first sentences of a split, and the last one with 512: the bound's
 mean, its change to the last row (paired), effective samples, seconds beside those of the plain
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--split", choices=("valid", "test"), default="valid")
     parser.add_argument("--sentences", type=int, default=128)
-    parser.add_argument("--refinements", nargs="+", default=["60x4", "120x4", "120x8"])
+    parser.add_argument("--refinements", type=int, nargs="+", default=[4, 8, 16, 32])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     config = folder.read_config(arguments.run)
@@ -69,14 +69,11 @@ def main() -> None:
 
     measured("fit", "fit", DRAWS)
     measured("product", "product", DRAWS)
-    for text in arguments.refinements:
-        steps, draws = map(int, text.split("x"))
-        with mock.patch.multiple(proposals, REFINEMENT_STEPS=steps, REFINEMENT_DRAWS=draws):
-            # Another number of draws is another shape.
-            sampler = ImportanceSampler(evaluator)
-            measured(f"refined, {steps} steps of {draws} draws", "refined", DRAWS)
-            if text == arguments.refinements[-1]:
-                measured(f"refined, {steps} steps of {draws} draws", "refined", MANY_DRAWS)
+    for steps in arguments.refinements:
+        with mock.patch.object(proposals, "REFINEMENT_STEPS", steps):
+            measured(f"refined, {steps} steps", "refined", DRAWS)
+            if steps == arguments.refinements[-1]:
+                measured(f"refined, {steps} steps", "refined", MANY_DRAWS)
     last = rows[-1][3]
     print(f"plain scores with {DRAWS} draws: {plain:.1f} s")
     print("| proposals | K | s, widening | bound | to the last row | ESS | least | seconds |")
