@@ -182,20 +182,19 @@ def slots(options: argparse.Namespace) -> tuple[dict, list[str]]:
     found, bounds = {}, {}
     for run in options.chosen:
         folder = folder_of(run, options.output_dir)
-        metrics, sentences = folder / "metrics-valid.json", folder / "sentences-valid.tsv"
+        metrics = folder / "metrics-valid.json"
         if not options.collect:
             train(run, options, ())
             if not metrics.exists():
                 call(
                     *("eval.py", "--run", str(folder), "--split", "valid"),
                     *("--checkpoint", "best_valid", "--iw_samples", str(IW_SAMPLES)),
-                    *("--per_sentence", str(sentences), "--output", str(metrics)),
                     *("--set", f"eval.max_sentences={SENTENCES}"),
                 )
         if not metrics.exists():
             continue
         found[run.name] = json.loads(metrics.read_text()) | {"settings": list(run.settings)}
-        bounds[run.name] = read_sentences(sentences)
+        bounds[run.name] = read_sentences(folder / "sentences-valid.tsv")
         found[run.name]["to_language_model"] = difference(
             bounds.get(LANGUAGE_MODEL, {}), bounds[run.name], "iw_nll"
         )
