@@ -64,6 +64,9 @@ FAMILIES = {
     "refined": Family(Proposal.product, True, WIDENINGS),
 }
 """The values of ``--iw_proposal``, besides ``auto``, which takes the best of them."""
+UNREFINED = tuple(name for name, family in FAMILIES.items() if not family.is_refined)
+"""The cheap ones, among which a validation during training chooses: the product suits a q(z|x) that
+is nearly a point, the plain fit one that is near p(z|x), where the prior must not count twice."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from mindspore_cvae.evaluation.metrics import Weighing, evaluate
 from mindspore_cvae.evaluation.proposals import (
     LONGEST_MOVE,
     MOST_CHANGE,
+    UNREFINED,
     Choice,
     natural_descent,
     natural_step,
@@ -89,6 +90,22 @@ def test_refinement_comes_nearer_to_the_true_posterior(case):
         result = sampler.score(part, scores, 128, Choice(family, 1.0))
         effective[family] = result.effective_samples.mean()
     assert effective["refined"] > max(effective["product"], 0.5 * 128)
+
+
+def test_validation_has_a_tight_bound_where_the_posterior_is_the_true_one(monkeypatch):
+    """Such a q(z|x) times the prior has the prior twice: a Gaussian row that told sentences apart
+    had a bound ten nats above its own -ELBO. Here -log p(x|z) = |z - y|^2 / 2 of every sentence, so
+    that p(z|x) is N(y / 2, I / 2) and p(x) the density of N(0, 2 I) at y, but for constants."""
+    evaluator, part, y = evaluator_of("gaussian", 8), split(copies=COPIES), np.full(8, 2.0)
+    sampler = ImportanceSampler(evaluator)
+    monkeypatch.setattr(sampler, "_likelihood", lambda _, z, __: 0.5 * ((z - y) ** 2).sum(2))
+    exact = SimpleNamespace(fit=(np.tile(y / 2, (len(part), 1)), np.eye(8)[None] / 2))
+    monkeypatch.setattr(evaluator, "score", lambda *_: exact)
+    truth = 0.25 * (y**2).sum() + 4 * np.log(2.0)
+    choice = sampler.choose(part, 16, 16, UNREFINED)
+    found = sampler.score(part, exact, 16, choice)
+    assert choice.family == "fit" and abs(found.nll.mean() - truth) < 0.05
+    assert found.effective_samples.mean() > 0.9 * 15
 
 
 def test_rotated_points_have_the_moments_of_standard_normal_noise():
