@@ -35,7 +35,7 @@ INFLATIONS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 WIDENINGS = (0.9, 1.0, 1.2)
 """Factors of a refined proposal's standard deviations, among which another split chooses: what
 minimises KL(r || p(z|x)) is narrower than p(z|x)."""
-REFINEMENT_STEPS = 16
+REFINEMENT_STEPS = 8
 """Steps along natural gradients; docs/results/estimates.md has what other numbers give."""
 REFINEMENT_RATE = 0.6
 """Share of a whole step that is taken; over the second half it falls to 0 along a line."""
