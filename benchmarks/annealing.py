@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor
 
-from mindspore_cvae.commands.train import corpus_of_run
 from mindspore_cvae.common import randomness
 from mindspore_cvae.data.batches import EpochPlan, batches
 from mindspore_cvae.data.widths import corpus_widths
@@ -29,6 +28,7 @@ from mindspore_cvae.evaluation import annealing, bounds
 from mindspore_cvae.evaluation.importance import ImportanceSampler
 from mindspore_cvae.evaluation.scoring import Scorer
 from mindspore_cvae.runs import folder as runs_folder
+from mindspore_cvae.runs.folder import corpus_of_run
 from mindspore_cvae.runs.loading import load_run
 
 DRAWS = 128

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from mindspore_cvae import __version__
 from mindspore_cvae.common.files import write_atomically
+from mindspore_cvae.common.numbers import signed_with_error
 from mindspore_cvae.report.comparison import difference
 from mindspore_cvae.runs.folder import LOG, read_sentences
 
@@ -208,7 +209,7 @@ def slots(options: argparse.Namespace) -> tuple[dict, list[str]]:
         cells = [
             name,
             short(row["iw_nll"]),
-            f"{apart['mean']:+.2f} ± {apart['error']:.2f}"
+            signed_with_error(apart["mean"], apart["error"])
             if apart and name != LANGUAGE_MODEL
             else "",
             *(short(row.get(key)) for key in ("ess", "mi_exact")),

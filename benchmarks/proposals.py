@@ -19,13 +19,14 @@ from unittest import mock
 
 import numpy as np
 
-from mindspore_cvae.commands.train import corpus_of_run
+from mindspore_cvae.common.numbers import signed_with_error
 from mindspore_cvae.data.widths import corpus_widths
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.evaluation import proposals
 from mindspore_cvae.evaluation.importance import ImportanceSampler
 from mindspore_cvae.evaluation.scoring import Scorer
 from mindspore_cvae.runs import folder
+from mindspore_cvae.runs.folder import corpus_of_run
 from mindspore_cvae.runs.loading import load_run
 
 DRAWS, MANY_DRAWS = 128, 512
@@ -83,7 +84,7 @@ def main() -> None:
         print(
             f"| {name} | {draws} | {choice.inflation}, {choice.widening} "
             f"| {nll.mean():.2f} ± {error_of(nll):.2f} "
-            f"| {difference.mean():+.2f} ± {error_of(difference):.2f} "
+            f"| {signed_with_error(difference.mean(), error_of(difference))} "
             f"| {effective.mean():.1f} | {effective.min():.1f} | {seconds:.0f} |"
         )
     if arguments.json:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from mindspore_cvae.common.files import write_atomically
+from mindspore_cvae.common.numbers import signed_with_error
 from mindspore_cvae.report.comparison import difference
 from mindspore_cvae.reproduction.paper import TABLE_1
 from mindspore_cvae.runs import folder as runs_folder
@@ -124,7 +125,7 @@ def table(documents: list[dict], data: str) -> str:
             line.append("" if value is None else f"{value:.{digits}f}")
         for yardstick in YARDSTICKS:
             found = document.get(f"iw_nll_to_{yardstick}")
-            line.append(f"{found[0]:+.2f} \N{PLUS-MINUS SIGN} {found[1]:.2f}" if found else "")
+            line.append(signed_with_error(*found) if found else "")
         lines.append(line)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""Numbers that others wrote."""
+"""Numbers that others wrote, and how a number with its error is written."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def is_finite(value: object) -> TypeGuard[float]:
         return math.isfinite(value)
     except OverflowError:
         return False
+
+
+def signed_with_error(mean: float, error: float) -> str:
+    """A difference and its standard error, to two digits: ``+1.30 ± 0.10``."""
+    return f"{mean:+.2f} \N{PLUS-MINUS SIGN} {error:.2f}"

@@ -14,6 +14,7 @@ import numpy as np
 
 from mindspore_cvae import __version__
 from mindspore_cvae.common.files import write_atomically
+from mindspore_cvae.common.numbers import signed_with_error
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.errors import InputError, typed
 from mindspore_cvae.evaluation.columns import COLUMNS, PAPER, UNSOUND, VALID, Column, style_of
@@ -208,7 +209,7 @@ def _differences(entries: Sequence[Entry]) -> list[dict[str, Any]]:
                 {
                     "name": entry.name,
                     "title": COLUMNS[found["key"]].title,
-                    "text": f"{found['mean']:+.2f} \N{PLUS-MINUS SIGN} {found['error']:.2f}",
+                    "text": signed_with_error(found["mean"], found["error"]),
                     "sentences": f"{found['sentences']:,}",
                 }
             )

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+from mindspore_cvae.common.numbers import signed_with_error
 from mindspore_cvae.evaluation.columns import Column
 from mindspore_cvae.reproduction.collecting import negative_epochs, shown
 from mindspore_cvae.reproduction.paper import TEST_SENTENCES, TRAINING_SENTENCES, Exhibit
@@ -103,10 +104,8 @@ def _numbers(document: Mapping, exhibit: Exhibit) -> list[str]:
 
 
 def _difference(found: Mapping[str, float] | None) -> str:
-    """``+1.3 ± 0.1``: a mean over sentences with its standard error."""
-    if found is None:
-        return ""
-    return f"{found['mean']:+.2f} \N{PLUS-MINUS SIGN} {found['error']:.2f}"
+    """A mean over sentences with its standard error; nothing where there is none."""
+    return "" if found is None else signed_with_error(found["mean"], found["error"])
 
 
 def mark(value: float | None, column: Column, dataset: str) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from mindspore_cvae.common.numbers import is_finite
+from mindspore_cvae.common.numbers import is_finite, signed_with_error
 from mindspore_cvae.runs.events import scalars
 
 
@@ -18,3 +18,8 @@ def test_not_finite(value):
 
 def test_a_number_of_a_log_that_no_float_holds_is_no_scalar():
     assert scalars({"event": "step", "loss": 10**400, "rec": 1.0}) == {"train/rec": 1.0}
+
+
+def test_a_difference_has_its_sign_and_its_error():
+    assert signed_with_error(1.3, 0.1) == "+1.30 \N{PLUS-MINUS SIGN} 0.10"
+    assert signed_with_error(-0.004, 0.125) == "-0.00 \N{PLUS-MINUS SIGN} 0.12"
