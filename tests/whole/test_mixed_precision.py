@@ -13,6 +13,9 @@ from mindspore import Tensor, ops
 from tiny_run import write_run
 
 from mindspore_cvae.commands.evaluate import eval_main
+from mindspore_cvae.data.vocabulary import BEGIN, PAD, UNKNOWN
+from mindspore_cvae.generation.decoding import SentenceDecoder
+from mindspore_cvae.generation.ways import Decoding
 from mindspore_cvae.model.building import build_model
 from mindspore_cvae.model.networks import LSTM, Decoder
 from mindspore_cvae.runs import loading
@@ -119,6 +122,23 @@ def test_logits_are_products_in_half_precision():
     # The softmax is not in half precision.
     np.testing.assert_allclose(log_probabilities, twins.log_softmax(logits), rtol=1e-5)
     assert not is_half(log_probabilities)
+
+
+@pytest.mark.parametrize(
+    "way", [Decoding("greedy", max_words=6), Decoding("sample", max_words=6, top_k=3)]
+)
+def test_what_must_not_come_out_does_not_in_half_precision_either(way):
+    """Its penalty, which float16 makes minus infinity, rides on the bias of a padded product."""
+    decoder = Decoder(12, 5, HIDDEN, 4, 0.0, "O2", vocabulary_multiple=16)
+    decoder.update_parameters_name()
+    weight = tiny.randomise(decoder)["vocabulary_weight"].copy()
+    # Without the penalty, nothing else would come.
+    weight[[PAD, BEGIN, UNKNOWN], -1] = 50.0
+    decoder.vocabulary_weight.set_data(Tensor(weight))
+    z = RANDOM.normal(size=(6, 4)).astype(np.float32)
+    texts = SentenceDecoder(decoder.set_train(False), rows=4)(z, replace(way, no_unk=True))
+    words = np.concatenate(texts)
+    assert len(texts) == 6 and len(words) and not np.isin(words, [PAD, BEGIN, UNKNOWN]).any()
 
 
 @pytest.fixture(scope="module", params=["vae", "ivae_mi"])
