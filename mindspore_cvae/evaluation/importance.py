@@ -18,6 +18,7 @@ from mindspore_cvae.data.batches import batches
 from mindspore_cvae.data.corpus import Split
 from mindspore_cvae.evaluation import bounds
 from mindspore_cvae.evaluation.proposals import FAMILIES, INFLATIONS, PRIOR_SHARE, Choice, Proposer
+from mindspore_cvae.evaluation.scoring import draws_of_part
 
 CHOICE_SENTENCES = 64
 """Of the other split, the first ones, on which proposals are chosen."""
@@ -146,12 +147,9 @@ class ImportanceSampler:
 
     def _likelihood(self, tokens: Tensor, z: np.ndarray, per_call: int) -> np.ndarray:
         """-log p(x|z) of all draws, (B, K, Z) -> (B, K), a fixed number of draws a call."""
-        nll = np.empty(z.shape[:2])
+        nll, z = np.empty(z.shape[:2]), z.astype(np.float32)
         for start in range(0, z.shape[1], per_call):
-            part = z[:, start : start + per_call]
-            used = part.shape[1]
-            if used < per_call:
-                part = np.concatenate([part, np.repeat(part[:, :1], per_call - used, 1)], 1)
-            values = self.evaluator.likelihood(tokens, Tensor(part.astype(np.float32)))
-            nll[:, start : start + used] = values.asnumpy()[:, :used]
+            part = slice(start, min(start + per_call, z.shape[1]))
+            values = self.evaluator.likelihood(tokens, draws_of_part(z, part, per_call))
+            nll[:, part] = values.asnumpy()[:, : part.stop - start]
         return nll

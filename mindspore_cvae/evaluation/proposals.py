@@ -27,6 +27,7 @@ from mindspore_cvae.common.progress import progress
 from mindspore_cvae.data.batches import EpochPlan, batches
 from mindspore_cvae.data.corpus import Split
 from mindspore_cvae.evaluation.bounds import Proposal
+from mindspore_cvae.evaluation.scoring import draws_of_part
 
 PRIOR_SHARE = 0.05
 """Share of the draws that come from the prior."""
@@ -224,7 +225,7 @@ class Proposer:
         rotations = math.ceil(LEAST_POINTS / (2 * size))
         points = 2 * size * rotations
         per_call = {width: min(points, evaluator.rows_of(width)) for width in evaluator.widths}
-        sizes = [max(1, evaluator.rows_of(width) // per_call[width]) for width in evaluator.widths]
+        sizes = [evaluator.rows_of(width) // per_call[width] for width in evaluator.widths]
         plan = EpochPlan(split.lengths[:total], evaluator.widths, sizes, shuffle=False)
         mean, factor = np.zeros_like(start.mean), np.zeros_like(start.factor)
         bar = progress(f"refining proposals of {split.name}", total, "sentences")
@@ -253,13 +254,11 @@ class Proposer:
 
     def _gradient(self, tokens: Tensor, per_call: int, z: np.ndarray) -> np.ndarray:
         """The gradient at all points (B, S, Z), a fixed number of each sentence's a call."""
-        result = np.empty(z.shape)
+        result, z = np.empty(z.shape), z.astype(np.float32)
         for start in range(0, z.shape[1], per_call):
-            part = z[:, start : start + per_call]
-            used = part.shape[1]
-            if used < per_call:
-                part = np.concatenate([part, np.repeat(part[:, :1], per_call - used, 1)], 1)
-            result[:, start : start + used] = self.likelihood(part, tokens)[1][:, :used]
+            part = slice(start, min(start + per_call, z.shape[1]))
+            _, gradient = self.gradient(draws_of_part(z, part, per_call), tokens)
+            result[:, part] = gradient.asnumpy()[:, : part.stop - start]
         return result
 
     def _numbers(self, index: np.ndarray, rotations: int, size: int) -> np.ndarray:

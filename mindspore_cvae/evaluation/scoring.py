@@ -259,7 +259,8 @@ class Scorer:
                     part = slice(start, start + per_call)
                     used = min(per_call, samples - start)
                     outputs = self.of_draws(
-                        tokens, h, q, _part(own_noise, part, per_call), _part(prior, part, per_call)
+                        *(tokens, h, q),
+                        *(draws_of_part(noise, part, per_call) for noise in (own_noise, prior)),
                     )
                     values = [
                         output.asnumpy()[real, :used].astype(np.float64) for output in outputs
@@ -315,7 +316,7 @@ class Scorer:
         return (np.stack(own) if own else None), (np.stack(prior) if prior else None)
 
 
-def _part(values: np.ndarray | None, part: slice, size: int) -> Tensor | None:
+def draws_of_part(values: np.ndarray | None, part: slice, size: int) -> Tensor | None:
     """The draws of one call, filled up to the graph's fixed number."""
     if values is None:
         return None
