@@ -22,6 +22,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import results
+
 from mindspore_cvae import __version__
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.common.numbers import signed_with_error
@@ -66,26 +68,23 @@ CRITICS = (
         (NOISE, "train.critic_learning_rate=1e-3", "train.critic_updates=25"),
     ),
 )
-CONTRAST = (
-    *("slots.contrast=info_nce", "slots.views=2", "slots.encoder_dropout=0.3"),
-    "slots.temperature=0.1",
-)
-"""What the configurations of the search share: the row ``contrastive_vae``, sharper."""
+SHARP = ("slots.temperature=0.1",)
+"""What the configurations of the search share besides their row of the table."""
 LANGUAGE_MODEL = "lstm_lm"
 SLOTS = (
     Trained(LANGUAGE_MODEL, "lstm_lm"),
     Trained("vae", "vae"),
-    Trained("temperature 0.1", "vae", CONTRAST),
-    Trained("temperature 0.05", "vae", (*CONTRAST, "slots.temperature=0.05")),
-    Trained("weight 2", "vae", (*CONTRAST, "slots.contrast_weight=2")),
-    Trained("beta to 0.7", "vae", (*CONTRAST, "slots.beta_max=0.7")),
-    Trained("free bits 0.3", "vae", (*CONTRAST, "slots.free_bits=0.3")),
-    Trained("decoder dropout 0.4", "vae", (*CONTRAST, "model.decoder_dropout=0.4")),
-    Trained("encoder dropout 0.1", "vae", (*CONTRAST, "slots.encoder_dropout=0.1")),
-    Trained("temperature 0.2", "vae", (*CONTRAST, "slots.temperature=0.2")),
-    Trained("weight 0.5", "vae", (*CONTRAST, "slots.contrast_weight=0.5")),
-    Trained("cyclical beta", "vae", (*CONTRAST, "slots.beta=cyclical")),
-    Trained("encoder dropout 0.5", "vae", (*CONTRAST, "slots.encoder_dropout=0.5")),
+    Trained("temperature 0.1", "contrastive_vae", SHARP),
+    Trained("temperature 0.05", "contrastive_vae", ("slots.temperature=0.05",)),
+    Trained("weight 2", "contrastive_vae", (*SHARP, "slots.contrast_weight=2")),
+    Trained("beta to 0.7", "contrastive_vae", (*SHARP, "slots.beta_max=0.7")),
+    Trained("free bits 0.3", "contrastive_vae", (*SHARP, "slots.free_bits=0.3")),
+    Trained("decoder dropout 0.4", "contrastive_vae", (*SHARP, "model.decoder_dropout=0.4")),
+    Trained("encoder dropout 0.1", "contrastive_vae", (*SHARP, "slots.encoder_dropout=0.1")),
+    Trained("temperature 0.2", "contrastive_vae", ("slots.temperature=0.2",)),
+    Trained("weight 0.5", "contrastive_vae", (*SHARP, "slots.contrast_weight=0.5")),
+    Trained("cyclical beta", "contrastive_vae", (*SHARP, "slots.beta=cyclical")),
+    Trained("encoder dropout 0.5", "contrastive_vae", (*SHARP, "slots.encoder_dropout=0.5")),
     Trained("free bits 0.3 without contrast", "vae", ("slots.free_bits=0.3",)),
 )
 CURVES = {
@@ -199,7 +198,11 @@ def slots(options: argparse.Namespace) -> tuple[dict, list[str]]:
         found[run.name]["to_language_model"] = difference(
             bounds.get(LANGUAGE_MODEL, {}), bounds[run.name], "iw_nll"
         )
-    write_atomically(options.output_dir / "slots.png", trade_off(found))
+    documents = [
+        {"name": name, "system": row["system"], "seed": 0, "best_valid": row}
+        for name, row in found.items()
+    ]
+    results.picture(documents, options.output_dir / "slots.png")
     lines = [
         "| slots | IW-NLL | to `lstm_lm` | ESS | exact MI | AU | grammatical |",
         "|---|" + "---|" * 6,
@@ -218,35 +221,6 @@ def slots(options: argparse.Namespace) -> tuple[dict, list[str]]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return found, lines
-
-
-def trade_off(found: dict) -> bytes:
-    """Exact MI against IW-PPL, a point a configuration, the language model as a line."""
-    import io
-
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.0, 4.4), layout="constrained")
-    axes = figure.subplots()
-    for number, (name, row) in enumerate(found.items()):
-        if name == LANGUAGE_MODEL:
-            axes.axhline(row["iw_ppl"], color="black", linestyle="--", linewidth=1, label=name)
-            continue
-        axes.plot(
-            row["mi_exact"],
-            row["iw_ppl"],
-            "os^D"[number % 4],
-            color=f"C{number % 10}",
-            markeredgecolor="black",
-            label=name,
-        )
-    axes.set_xlabel("exact MI, nats")
-    axes.set_ylabel("IW-PPL, validation (upper bound; lower is better)")
-    axes.margins(0.1)
-    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
-    content = io.BytesIO()
-    figure.savefig(content, dpi=110, format="png")
-    return content.getvalue()
 
 
 def short(value: float | None) -> str:
