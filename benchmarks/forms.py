@@ -2,11 +2,11 @@
 
     python benchmarks/forms.py [--system cvae_plus_mi] [--rounds 10] [--profile]
 
-The plain forms are the framework's own: the gradient that it derives from log-softmax and a gather;
-its cross entropy; the output layer as a product with the transposed weight and an addition of the
-bias; its clipping by a global norm. Steps with one of
-them, with all of them and with none are timed in turn, at the size of floor.py's base point. With
-``--profile``, the steps with all of them and with none are also shown by operator.
+The plain forms are the framework's own: a log-softmax, with the shipped gradient or with the one
+that it derives; its cross entropy; the output layer as a product with the transposed weight and an
+addition of the bias; its clipping by a global norm. Steps with one of them, with all of them and
+with none are timed in turn, at the size of floor.py's base point. With ``--profile``, the steps
+with all of them, with the derived gradient and with none are also shown by operator.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mindspore import Parameter, nn, ops
 from worker import STEPS, Case, project_steps, timed, training_split
 
 from mindspore_cvae.config import layers
-from mindspore_cvae.model import building, networks, objectives
+from mindspore_cvae.model import building, networks
 from mindspore_cvae.training import profiling
 from mindspore_cvae.training.steps import updates
 
@@ -43,8 +43,21 @@ class DerivedGradient(nn.Cell):
 
     def construct(self, states, weight, words):
         log_probabilities = ops.log_softmax(self.logits(states, weight), -1)
-        nll = objectives.word_negative_log_likelihood(log_probabilities, words)
+        nll = -ops.gather_elements(log_probabilities, 1, words.reshape(-1, 1)).squeeze(1)
         return nll, log_probabilities
+
+
+class LogSoftmax(networks.WordLikelihood):
+    """The shipped gradient from a log-softmax, whose exponentials are taken again for it."""
+
+    def construct(self, states, weight, words):
+        log_probabilities = ops.log_softmax(self.logits(states, weight), -1)
+        nll = -ops.gather_elements(log_probabilities, 1, words.reshape(-1, 1)).squeeze(1)
+        return nll, log_probabilities
+
+    def bprop(self, states, weight, words, results, gradients):
+        results = (results[0], ops.exp(results[1]))
+        return super().bprop(states, weight, words, results, gradients)
 
 
 class PlainCrossEntropy(DerivedGradient):
@@ -63,7 +76,7 @@ class PlainOutput(networks.Decoder):
     def __init__(self, vocabulary_size, embedding_size, hidden_size, *others):
         super().__init__(vocabulary_size, embedding_size, hidden_size, *others)
         del self.vocabulary_weight
-        self.output_weight = Parameter(np.zeros((vocabulary_size, hidden_size), np.float32))
+        self.plain_weight = Parameter(np.zeros((vocabulary_size, hidden_size), np.float32))
         self.output_bias = Parameter(np.zeros(vocabulary_size, np.float32))
         self.word_likelihood.logits = self.biased
 
@@ -71,7 +84,7 @@ class PlainOutput(networks.Decoder):
         return ops.matmul(states, weight.T) + self.output_bias
 
     def factors(self, states):
-        return states, self.output_weight
+        return states, self.plain_weight
 
 
 def plain_clip(gradients: tuple, limit: float) -> tuple:
@@ -82,6 +95,7 @@ def plain_clip(gradients: tuple, limit: float) -> tuple:
 SHIPPED = (networks.Decoder, networks.WordLikelihood, updates.clip)
 FORMS = {
     "as shipped": SHIPPED,
+    "log-softmax": (networks.Decoder, LogSoftmax, updates.clip),
     "derived gradient": (networks.Decoder, DerivedGradient, updates.clip),
     "plain cross entropy": (networks.Decoder, PlainCrossEntropy, updates.clip),
     "plain output layer, derived gradient": (PlainOutput, DerivedGradient, updates.clip),

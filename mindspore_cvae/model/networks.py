@@ -161,14 +161,18 @@ class NoEncoder(nn.Cell):
 class WordLikelihood(nn.Cell):
     """-log p(word) of rows of states under a softmax, with a gradient of its own.
 
-    With logits a = S W^T and p = softmax(a), of the words w and incoming gradients g:
+    With logits a = S W^T and p = softmax(a), of the words w, the likeliest words r = argmax p and
+    incoming gradients g:
 
-        nll_i = -log p_{i, w_i},    d nll_i / d a_i = p_i - onehot(w_i),
+        nll_i = -log p_{i, w_i} = a_{i, r_i} - a_{i, w_i} - log p_{i, r_i},
+        d nll_i / d a_i = p_i - onehot(w_i),
         dS_i = g_i (p W - W_w)_i,   dW = p^T (g S) - sum_i onehot(w_i) (g S)_i
 
     What MindSpore derives instead passes over the logits three times more, and on a processor
     without AVX-512 takes a gradient of log-softmax that is no vector code: a quarter of a step.
-    Here p is exp(log p), and g is multiplied into states, which are much smaller than logits.
+    Here p is made once, for the value and for the gradient; the way over r, of which p is 1 / V at
+    least, is exact where p of w is below the least number of float32; and g is multiplied into
+    states, which are much smaller than logits.
 
     Args:
         amp_level: ``O0``; or ``O2``, which computes the products in float16.
@@ -181,6 +185,8 @@ class WordLikelihood(nn.Cell):
         self.times = ops.MatMul()
         self.times_transposed = ops.MatMul(transpose_b=True)
         self.transposed_times = ops.MatMul(transpose_a=True)
+        # Three times as fast on a CPU as the greatest values alone.
+        self.likeliest = ops.ArgMaxWithValue(axis=1)
 
     def product(self, multiply, left: Tensor, right: Tensor) -> Tensor:
         """The product in the precision of ``amp_level``, in float32."""
@@ -193,15 +199,17 @@ class WordLikelihood(nn.Cell):
         return self.product(self.times_transposed, states, weight)
 
     def construct(self, states: Tensor, weight: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """S (M, H), W (V, H), words (M,) int32 -> nll (M,), log p (M, V); the gradient is the
-        nll's, and log p is there to be read."""
-        log_probabilities = ops.log_softmax(self.logits(states, weight), -1)
-        nll = objectives.word_negative_log_likelihood(log_probabilities, words)
-        return nll, log_probabilities
+        """S (M, H), W (V, H), words (M,) int32 -> nll (M,), p (M, V); the gradient is the
+        nll's, and p is there to be read."""
+        logits = self.logits(states, weight)
+        probabilities = ops.softmax(logits, -1)
+        likeliest, probability = self.likeliest(probabilities)
+        nll = objectives.word_negative_log_likelihood(logits, words, likeliest, probability)
+        return nll, probabilities
 
     def bprop(self, states, weight, words, results, gradients) -> tuple[Tensor, Tensor, Tensor]:
         """dS, dW and, of the words, zeros."""
-        probabilities, g = ops.exp(results[1]), gradients[0].expand_dims(1)
+        probabilities, g = results[1], gradients[0].expand_dims(1)
         weighted = g * states
         expected = self.product(self.times, probabilities, weight)
         at_states = g * (expected - ops.gather(weight, words, 0))

@@ -42,9 +42,25 @@ def _log_one_plus_exp(values: Tensor) -> Tensor:
     return log_one_plus_sum_exp(values.expand_dims(-1), ops.ones(1, values.dtype))
 
 
-def word_negative_log_likelihood(log_probabilities: Tensor, words: Tensor) -> Tensor:
-    """-log p(x_t | x_<t, z) of each word: log-probabilities (M, V), ids (M,) int32 -> (M,)."""
-    return -ops.gather_elements(log_probabilities, 1, words.reshape(-1, 1)).squeeze(1)
+def word_negative_log_likelihood(
+    logits: Tensor, words: Tensor, others: Tensor, probabilities: Tensor
+) -> Tensor:
+    """-log p(x_t | x_<t, z) of each word, from another word r of which p is known: a_r - a_w -
+    log p(r | x_<t, z).
+
+    Args:
+        logits: a (M, V), log p up to a constant a row.
+        words: w (M,) int32.
+        others: r (M,) int32; where p(w) underflows, p(r) must not.
+        probabilities: p(r) (M,).
+
+    Returns:
+        (M,) nats a word.
+    """
+    of_others = ops.gather_elements(logits, 1, others.reshape(-1, 1)).squeeze(1)
+    of_words = ops.gather_elements(logits, 1, words.reshape(-1, 1)).squeeze(1)
+    # -log p, by log1p: the bits of ops.log depend on the number of threads.
+    return of_others - of_words + ops.log1p((1 - probabilities) / probabilities)
 
 
 def sentence_negative_log_likelihood(word_nll: Tensor, mask: Tensor) -> Tensor:

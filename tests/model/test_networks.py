@@ -228,6 +228,16 @@ def test_the_gradient_of_a_word_is_softmax_minus_onehot(mode):
     np.testing.assert_allclose(at_weight.asnumpy(), at_logits.T @ states, rtol=1e-4, atol=1e-4)
 
 
+def test_a_likelihood_of_no_numbers_is_not_finite(mode):
+    """A divergence is seen in the loss, wherever in the row it came up."""
+    states, words = np.ones((3, 1), np.float32), np.array([0, 0, 0], np.int32)
+    for column in range(3):
+        weight = np.array([[1], [2], [3]], np.float32)
+        weight[column] = np.nan
+        nll, _ = WordLikelihood()(*tiny.tensors([states, weight, words]))
+        assert not np.isfinite(nll.asnumpy()).any()
+
+
 def test_probabilities_add_up_to_one(decoder):
     cell, _ = decoder
     states = RANDOM.normal(0, 30, (7, HIDDEN)).astype(np.float32)

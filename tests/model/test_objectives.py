@@ -68,7 +68,13 @@ BY_HAND = {
     "bounded_exp": ((f32(0, LN2, 100),), (), [1, 2, 1.0686475e13]),
     "log_one_plus_sum_exp": ((f32(0, LN2, 50), f32(1, 1, 0)), (), 2 * LN2),
     "word_negative_log_likelihood": (
-        (np.log(f32([0.5, 0.5], [0.25, 0.75])), np.array([1, 0], np.int32)),
+        # Logits are log-probabilities up to a constant a row, here 0 and 2.
+        (
+            np.log(f32([0.5, 0.5], [0.25, 0.75])) + f32([0], [2]),
+            np.array([1, 0], np.int32),
+            np.array([0, 1], np.int32),
+            f32(0.5, 0.75),
+        ),
         (),
         [LN2, 2 * LN2],
     ),
@@ -158,8 +164,11 @@ SIMILARITIES = RANDOM.uniform(-1, 1, (6, 8)).astype(np.float32)
 NEGATIVE_WEIGHT = RANDOM.integers(0, 2, (6, 8)).astype(np.float32)
 
 
-def word_twin(log_probabilities, words):
-    return np.array([-row[word] for row, word in zip(log_probabilities, words, strict=True)])
+def word_twin(logits, words, others, probabilities):
+    """By the ratio of two probabilities of a softmax, with p(r) as it is given."""
+    e = np.exp(logits.astype(float))
+    rows = np.arange(len(words))
+    return -np.log(probabilities * e[rows, words] / e[rows, others])
 
 
 def sentence_twin(word_nll, mask):
@@ -182,7 +191,15 @@ CASES = {
     "bounded_exp": Case(np.exp, (F,), 1, weighted=False),
     "log_one_plus_sum_exp": Case(twins.log_one_plus_sum_exp, (F, WEIGHT), 1),
     "word_negative_log_likelihood": Case(
-        word_twin, (LOG_PROBABILITIES, TARGETS), 1, weighted=False
+        word_twin,
+        (
+            LOG_PROBABILITIES,
+            TARGETS,
+            LOG_PROBABILITIES.argmax(1).astype(np.int32),
+            np.exp(LOG_PROBABILITIES.max(1)),
+        ),
+        1,
+        weighted=False,
     ),
     "sentence_negative_log_likelihood": Case(sentence_twin, (WORD_NLL, MASK), 1, weighted=False),
     "bernoulli_negative_log_likelihood": Case(

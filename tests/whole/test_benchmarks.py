@@ -124,6 +124,33 @@ def test_rounded_products_inside_an_lstm(rounding):
     np.testing.assert_allclose(states.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_forms_of_a_step_are_forms_of_the_same_step(twin):
+    """The output layer that has its bias apart is put to the weights of the one that has not."""
+    import forms
+
+    slots = load("ptb", system="vae").slots
+    training = replace(tiny.TRAINING, clip_norm=0.5)
+    shipped, expected = None, None
+    for form in forms.FORMS:
+        with forms.written_as(form):
+            made = tiny.Training(slots, training=training)
+            start = made.state()
+            if shipped is None:
+                shipped = start["decoder.vocabulary_weight"]
+            elif "decoder.plain_weight" in start:
+                made.restore(
+                    {
+                        **start,
+                        "decoder.plain_weight": shipped[:, :-1],
+                        "decoder.output_bias": shipped[:, -1],
+                    }
+                )
+            losses = [made.run()["loss"] for _ in range(STEPS)]
+        expected = expected or losses
+        np.testing.assert_allclose(losses, expected, rtol=1e-5, err_msg=form)
+    assert losses[0] - losses[-1] > 0.01
+
+
 def test_devices_are_compared_with_the_first(monkeypatch):
     """Rounding of one step, what training made of it, and what a device says that fails."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
