@@ -133,8 +133,12 @@ def training_steps(
         for tokens, weight, _index, *noise in rows:
             yield tokens, weight, draw.restored(noise)
 
-    beta = Tensor(np.float32(BETA))
+    beta, begun = Tensor(np.float32(BETA)), set()
     for tokens, weight, noise in arguments():
+        # As the trainer does at the first step of a width.
+        if tokens.shape not in begun:
+            step.ready(tokens, weight, beta, *noise)
+            begun.add(tokens.shape)
         terms = step(tokens, weight, beta, *noise).asnumpy()
         yield terms, case.batch * (tokens.shape[1] - 1)
 

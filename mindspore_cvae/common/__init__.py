@@ -1,2 +1,2 @@
 """What any room may use: files that are whole or absent, arrays and numbers that others wrote,
-progress, randomness, streams (standard ones, whose reader may go away)."""
+memory, progress, randomness, streams (standard ones, whose reader may go away)."""

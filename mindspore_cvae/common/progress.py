@@ -10,6 +10,8 @@ from contextvars import ContextVar
 
 from tqdm import tqdm
 
+from mindspore_cvae.common import memory
+
 LINE_EVERY_SECONDS = 30.0
 """Pause between two plain lines where standard error is not a terminal."""
 
@@ -102,6 +104,7 @@ class Compilations:
         yield
         if is_first:
             self._done.add(graph)
+            memory.give_back()
             bar.set_postfix_str("", refresh=False)
             bar.update_apart(time.monotonic() - started, units)
         else:

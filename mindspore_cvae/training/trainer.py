@@ -334,8 +334,11 @@ class Trainer:
             started = time.monotonic()
             beta = self.beta(state.step)
             arguments = tokens, weight, Tensor(beta, ms.float32), *self.noise.restored(noise)
+            if len(self.compiled) > compiled:
+                self.step.ready(*arguments)
             terms = self.step(*arguments).asnumpy()
             seconds = time.monotonic() - started
+            # Not only this width: a step may have asked for batches of others.
             is_first = len(self.compiled) > compiled
             self.profiler.step()
             state.step += 1

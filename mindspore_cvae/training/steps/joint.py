@@ -45,6 +45,11 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
         none = ops.zeros_like(loss)
         return ops.stack((loss, reconstruction, divergence, contrast, none, none))
 
+    def ready(self, *arguments) -> None:
+        """Compiles the step's graph for these shapes, then as :class:`TrainingStep`."""
+        self.compile(*arguments)
+        super().ready(*arguments)
+
     def clipped(self, gradients: tuple) -> tuple:
         """Gradients of the scaled loss summed over processes and unscaled, then each group clipped
         to its own norm."""

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindspore_cvae.common import memory
+
 STEP_TERMS = ("loss", "rec", "div", "con", "critic_joint", "critic_marginal")
 """What a step returns, nats a sentence: rec and div are sums over views; the critics' are 0
 without critics."""
@@ -89,6 +91,11 @@ class TrainingStep:
                 training sentences drawn at random: a pure function of seed, training step and
                 number.
         """
+
+    def ready(self, *arguments) -> None:
+        """Prepares the first call with arguments of these shapes: gives back the memory that the
+        compilation of graphs has left, so that what a call computes comes beside less of it."""
+        memory.give_back()
 
     def after_validation(self, metrics: dict) -> None:
         """Shows the step the metrics of a validation."""
