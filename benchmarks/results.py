@@ -32,6 +32,8 @@ RESULTS = ROOT / "docs" / "results"
 TITLES = {"embedded": "The embedded corpus, where the truth is known", "ptb": "PTB"}
 YARDSTICKS = ("lstm_lm", "vae")
 SENTENCES = "sentences-best_valid.tsv"
+NGRAM = ("forward_ppl", "reverse_ppl", "train_to_test_ppl", "generated_sentences", "checkpoint")
+"""What is kept of RUN/ngram.json, by samples of the model; reverse is on test."""
 READ_LATER = ("grammatical", "grammatical_error", "mi_exact")
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->\n"
 COLUMNS = (
@@ -44,6 +46,8 @@ COLUMNS = (
     ("exact MI", "best_valid", "mi_exact", 2),
     ("AU", "best_valid", "au", 0),
     ("grammatical", "best_valid", "grammatical", 2),
+    ("forward PPL", "ngram", "forward_ppl", 1),
+    ("reverse PPL", "ngram", "reverse_ppl", 1),
 )
 """Title, which checkpoint's, key, digits."""
 
@@ -62,7 +66,6 @@ def collect(folder: Path, hardware: str) -> None:
         best_valid |= {key: value for key, value in later.items() if key in READ_LATER}
         log = runs_folder.read_log(run)
         config = runs_folder.read_config(run)
-        spent = [row["seconds"] for row in log if row.get("event") == "end" and "seconds" in row]
         document = {
             "system": config.system,
             "name": name,
@@ -71,10 +74,13 @@ def collect(folder: Path, hardware: str) -> None:
             "seed": config.seed,
             "commit": (folder / f"{run.name}.commit").read_text().strip()[:7],
             "hardware": hardware,
-            "seconds": round(math.fsum(spent)),
+            "seconds": round(seconds_of(log)),
             "best": {key: value for key, value in best.items() if key != "data_dir"},
             "best_valid": {key: value for key, value in best_valid.items() if key != "data_dir"},
         }
+        ngram = runs_folder.read_metrics(run, "ngram.json").get("protocols", {}).get("sampled")
+        if ngram:
+            document["ngram"] = {key: ngram[key] for key in NGRAM}
         sentences = runs_folder.read_sentences(run / SENTENCES)
         # A line each, so that runs of another day can be paired with these.
         for key in ("line", "iw_nll"):
@@ -82,6 +88,23 @@ def collect(folder: Path, hardware: str) -> None:
         place = RESULTS / data / f"{name}.json"
         place.parent.mkdir(exist_ok=True)
         write_atomically(place, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def seconds_of(log: list[dict]) -> float:
+    """What a training took, over all its parts; of a part whose last row a resume has cut off,
+    what lies between its first and its last time."""
+    parts: list[list[dict]] = []
+    for row in log:
+        if row.get("event") in ("start", "resume"):
+            parts.append([])
+        if parts:
+            parts[-1].append(row)
+    spent = []
+    for rows in parts:
+        times = [row["time"] for row in rows if "time" in row]
+        ended = [row["seconds"] for row in rows if row.get("event") == "end"]
+        spent += ended or ([times[-1] - times[0]] if times else [])
+    return math.fsum(spent)
 
 
 def add_differences(documents: list[dict]) -> None:
@@ -121,7 +144,7 @@ def table(documents: list[dict], data: str) -> str:
             value = printed.get(document["name"], {}).get("ppl")
             line.append("" if value is None else f"{value:g}")
         for _, mark, key, digits in COLUMNS:
-            value = document[mark].get(key)
+            value = document.get(mark, {}).get(key)
             line.append("" if value is None else f"{value:.{digits}f}")
         for yardstick in YARDSTICKS:
             found = document.get(f"iw_nll_to_{yardstick}")

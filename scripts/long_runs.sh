@@ -5,8 +5,8 @@
 #
 # QUEUE (scripts/long_runs.txt) has a run a line: its name, its system, options of train.py. Every
 # run lies in FOLDER/NAME; its evaluations, by the paper's best checkpoint and by the best of the
-# valid bound, in metrics-best.json and metrics-best_valid.json there. A run whose files are there
-# is not touched again. Numbers name the commit: call this from a clean clone at one commit.
+# valid bound, in metrics-best.json and metrics-best_valid.json there, forward and reverse perplexity
+# of its samples by KenLM in ngram.json. A run whose files are there is not touched again. Numbers name the commit: call this from a clean clone at one commit.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 [ $# -ge 1 ] || {
@@ -36,4 +36,8 @@ while read -r name system options; do
                 --set eval.max_sentences=500 --per_sentence "$run/sentences-$checkpoint.tsv" \
                 --output "$run/metrics-$checkpoint.json" 2>>"$folder/$name.log" || true
     done
+    # Without KenLM's programs (scripts/build_kenlm.sh) the log says so, and this is left out.
+    [ -e "$run/ngram.json" ] ||
+        PYTHONPATH=$root "$python" -m mindspore_cvae ngram --run "$run" --protocol sampled \
+            --checkpoint best_valid 2>>"$folder/$name.log" || true
 done <"$queue"
