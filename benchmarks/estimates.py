@@ -77,6 +77,7 @@ SLOTS = (
     Trained("temperature 0.1", "contrastive_vae", SHARP),
     Trained("temperature 0.05", "contrastive_vae", ("slots.temperature=0.05",)),
     Trained("weight 2", "contrastive_vae", (*SHARP, "slots.contrast_weight=2")),
+    Trained("weight 2.5", "contrastive_vae", (*SHARP, "slots.contrast_weight=2.5")),
     Trained("weight 3", "contrastive_vae", (*SHARP, "slots.contrast_weight=3")),
     Trained("weight 4", "contrastive_vae", (*SHARP, "slots.contrast_weight=4")),
     Trained("beta to 0.7", "contrastive_vae", (*SHARP, "slots.beta_max=0.7")),
