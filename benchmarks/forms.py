@@ -1,12 +1,12 @@
 """What the forms that a step is written in are worth: each against its plain form, in one run.
 
-    python benchmarks/forms.py [--system cvae_plus_mi] [--rounds 10] [--profile]
+    python benchmarks/forms.py [--system cvae_plus_mi] [--rounds 10] [--forms FORM ...] [--profile]
 
 The plain forms are the framework's own: a log-softmax, with the shipped gradient or with the one
 that it derives; its cross entropy; the output layer as a product with the transposed weight and an
 addition of the bias; its clipping by a global norm. Steps with one of them, with all of them and
-with none are timed in turn, at the size of floor.py's base point. With ``--profile``, the steps
-with all of them, with the derived gradient and with none are also shown by operator.
+with none (or those of ``--forms``) are timed in turn, at the size of floor.py's base point. With
+``--profile``, they are also shown by operator.
 """
 
 from __future__ import annotations
@@ -141,30 +141,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--system", default="cvae_plus_mi")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS, metavar="FORM")
     parser.add_argument("--profile", action="store_true", help="also by operator")
     arguments = parser.parse_args()
     settings = layers.load("ptb", system=arguments.system)
     case = Case(settings, BASE["words"], None)
     split = training_split(case)
     made: dict[str, Callable[[], int]] = {}
-    for form in FORMS:
+    for form in arguments.forms:
         with written_as(form):
             made[form] = project_steps(case, split, [case.words + 1])
             # The first steps compile and tune.
             for _ in range(6):
                 made[form]()
-    measured: dict[str, list[float]] = {form: [] for form in FORMS}
+    measured: dict[str, list[float]] = {form: [] for form in arguments.forms}
     for number in range(arguments.rounds):
         # The order turns round, so that none always follows the same other.
-        for form in list(FORMS)[:: -1 if number % 2 else 1]:
+        for form in arguments.forms[:: -1 if number % 2 else 1]:
             measured[form] += [timed(made[form])[0] for _ in range(STEPS)]
-    shipped = float(np.median(measured["as shipped"]))
-    print("| form | ms a step (quartiles) | to the shipped one |\n|---|---|---|")
+    first = float(np.median(measured[arguments.forms[0]]))
+    print("| form | ms a step (quartiles) | to the first |\n|---|---|---|")
     for form, times in measured.items():
         low, median, high = np.percentile(times, (25, 50, 75))
-        print(f"| {form} | {median:.0f} ({low:.0f} to {high:.0f}) | {median / shipped:.2f} |")
+        print(f"| {form} | {median:.0f} ({low:.0f} to {high:.0f}) | {median / first:.2f} |")
     if arguments.profile:
-        for form in ("all plain", "derived gradient", "as shipped"):
+        for form in arguments.forms:
             print(f"\n| operator, {form} | calls a step | share |\n|---|---|---|")
             for name, (share, calls) in shares(made[form]).items():
                 if share >= 1:

@@ -3,11 +3,12 @@
     python benchmarks/results.py [--runs FOLDER --hardware TEXT]
 
 ``--runs`` is a folder of ``scripts/long_runs.sh``, whose runs are named DATA-NAME: of each that was
-evaluated, docs/results/DATA/NAME.json is written anew, with IW-NLL of every sentence. Where a run
-holds ``metrics-later.json``, ``grammatical`` and ``mi_exact`` were read there. Then,
-with or without it, the tables of docs/results/index.md, with the differences of IW-NLL from the
-runs ``lstm_lm`` and ``vae`` over pairs of sentences, and the picture of every DATA are made from
-the files that are there.
+evaluated, docs/results/DATA/NAME.json is written anew, with IW-NLL of every sentence, and with the
+perplexities by KenLM of its ``ngram.json``, if it has one. Where a run holds
+``metrics-later.json``, ``grammatical`` and ``mi_exact`` were read there. Then, with or without it,
+the tables of docs/results/index.md, with the differences of IW-NLL from the runs ``lstm_lm`` and
+``vae`` over pairs of sentences, and the picture of every DATA are made from the files that are
+there.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from functools import partial
 import numpy as np
 from floor import BASE
 
+from mindspore_cvae.common import memory
 from mindspore_cvae.config import keys, layers
 from mindspore_cvae.data.batches import EpochPlan, batch_dataset, make_batch
 from mindspore_cvae.data.corpus import Split, load_corpus
@@ -138,6 +139,7 @@ def training_steps(
         # As the trainer does at the first step of a width.
         if tokens.shape not in begun:
             step.ready(tokens, weight, beta, *noise)
+            memory.give_back()
             begun.add(tokens.shape)
         terms = step(tokens, weight, beta, *noise).asnumpy()
         yield terms, case.batch * (tokens.shape[1] - 1)

@@ -5,8 +5,9 @@
 #
 # QUEUE (scripts/long_runs.txt) has a run a line: its name, its system, options of train.py. Every
 # run lies in FOLDER/NAME; its evaluations, by the paper's best checkpoint and by the best of the
-# valid bound, in metrics-best.json and metrics-best_valid.json there, forward and reverse perplexity
-# of its samples by KenLM in ngram.json. A run whose files are there is not touched again. Numbers name the commit: call this from a clean clone at one commit.
+# valid bound, in metrics-best.json and metrics-best_valid.json there, forward and reverse
+# perplexity of its samples by KenLM in ngram.json. A run whose files are there is not touched
+# again. Numbers name the commit: call this from a clean clone at one commit.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 [ $# -ge 1 ] || {

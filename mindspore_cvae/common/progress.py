@@ -90,7 +90,7 @@ class Compilations:
 
     @contextlib.contextmanager
     def watched(self, bar: Bar, graph: Hashable, note: str, units: int) -> Iterator[None]:
-        """Around the calls that do some units of a bar.
+        """Around the calls that do some units of a bar; gives back what compiling has left.
 
         Args:
             bar: counts the units when the block is left without an error.

@@ -51,7 +51,7 @@ def word_negative_log_likelihood(
     Args:
         logits: a (M, V), log p up to a constant a row.
         words: w (M,) int32.
-        others: r (M,) int32; where p(w) underflows, p(r) must not.
+        others: r (M,) int64; where p(w) underflows, p(r) must not.
         probabilities: p(r) (M,).
 
     Returns:

@@ -26,6 +26,7 @@ import numpy as np
 from mindspore import Tensor
 
 from mindspore_cvae import __version__
+from mindspore_cvae.common import memory
 from mindspore_cvae.common.progress import Bar, progress, tell
 from mindspore_cvae.common.randomness import generator
 from mindspore_cvae.config.keys import Config
@@ -336,6 +337,8 @@ class Trainer:
             arguments = tokens, weight, Tensor(beta, ms.float32), *self.noise.restored(noise)
             if len(self.compiled) > compiled:
                 self.step.ready(*arguments)
+                # The step then computes beside less of what compiling has left.
+                memory.give_back()
             terms = self.step(*arguments).asnumpy()
             seconds = time.monotonic() - started
             # Not only this width: a step may have asked for batches of others.
@@ -347,6 +350,7 @@ class Trainer:
             tokens_before = state.window.get("tokens", 0.0)
             self.count(terms, tokens.asnumpy(), index.asnumpy())
             if is_first:
+                memory.give_back()
                 self.compile_seconds += seconds
                 self.tokens_before += state.window["tokens"] - tokens_before
             if state.step % settings.log_every_steps == 0 or state.batch == total:

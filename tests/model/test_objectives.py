@@ -72,7 +72,7 @@ BY_HAND = {
         (
             np.log(f32([0.5, 0.5], [0.25, 0.75])) + f32([0], [2]),
             np.array([1, 0], np.int32),
-            np.array([0, 1], np.int32),
+            np.array([0, 1], np.int64),
             f32(0.5, 0.75),
         ),
         (),
@@ -195,7 +195,7 @@ CASES = {
         (
             LOG_PROBABILITIES,
             TARGETS,
-            LOG_PROBABILITIES.argmax(1).astype(np.int32),
+            LOG_PROBABILITIES.argmax(1),
             np.exp(LOG_PROBABILITIES.max(1)),
         ),
         1,

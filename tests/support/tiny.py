@@ -98,11 +98,14 @@ class Training:
 
     def run(self, index=0, tokens=TOKENS, weight=WEIGHT, noise=None, seed=SEED, beta=0.3):
         """One step; returns its terms by name."""
-        noise = self.noise(index, tokens, seed) if noise is None else noise
         with execution(self.mode):
-            inputs = tensors([tokens, weight, np.float32(beta), *noise])
-            terms = self.step(*inputs).asnumpy()
+            terms = self.step(*self.arguments(index, tokens, weight, noise, seed, beta)).asnumpy()
         return dict(zip(STEP_TERMS, terms, strict=True))
+
+    def arguments(self, index=0, tokens=TOKENS, weight=WEIGHT, noise=None, seed=SEED, beta=0.3):
+        """What a step is called with."""
+        noise = self.noise(index, tokens, seed) if noise is None else noise
+        return tensors([tokens, weight, np.float32(beta), *noise])
 
     def state(self):
         """Copies of all parameters and of the optimizers' state, by name."""

@@ -277,6 +277,16 @@ def test_two_calls_of_a_step_compile_one_graph(name):
     assert graphs_of(training.step) == graphs > 0
 
 
+@pytest.mark.parametrize("name", ["vae", "cvae_plus_mi"])
+def test_a_step_that_was_made_ready_compiles_nothing_in_its_call(name):
+    training = fresh(name)
+    with tiny.execution("graph"):
+        training.step.ready(*training.arguments())
+    graphs = graphs_of(training.step)
+    training.run()
+    assert graphs_of(training.step) == graphs > 0
+
+
 def replaced_fillers(noise, sentences):
     """The same noise, but for the rows of fillers, which get other numbers."""
 

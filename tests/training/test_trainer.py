@@ -7,10 +7,15 @@ import json
 from interruptions import STEPS_PER_EPOCH, options, write_corpus
 
 from mindspore_cvae.commands.train import train_main
+from mindspore_cvae.common import memory
 from mindspore_cvae.runs import folder as runs_folder
 
 
-def test_a_step_that_compiles_counts_in_no_speed(tmp_path, capsys):
+def test_a_step_that_compiles_counts_in_no_speed(tmp_path, capsys, monkeypatch):
+    """And what compiling has left in memory is given back: before the first step of the one width
+    computes, after it, and after the first call of each graph of the validations."""
+    given_back = []
+    monkeypatch.setattr(memory, "give_back", lambda: given_back.append(1))
     data, folder = write_corpus(tmp_path / "data"), tmp_path / "run"
     settings = ("train.log_every_steps=1", "train.patience=null", "train.epochs=2")
     assert train_main(options("vae", data, folder, *settings)) == 0
@@ -21,7 +26,10 @@ def test_a_step_that_compiles_counts_in_no_speed(tmp_path, capsys):
     assert {row["compile_seconds"] for row in others} == {0.0}
     assert all(row["tokens_per_second"] > 0 for row in others)
     # Three to five words and their ends: the one width of the corpus, of a step and of a score.
-    told = [line for line in capsys.readouterr().err.splitlines() if "compiling 4 words" in line]
+    told_lines = capsys.readouterr().err.splitlines()
+    told = [line for line in told_lines if "compiling 4 words" in line]
     for title in ("epoch 1", "scoring valid"):
         (line,) = [line for line in told if line.startswith(f"{title}: ")]
         assert line.endswith("compiling 4 words, 1 of 1")
+    told_in_all = [line for line in told_lines if "compiling" in line]
+    assert len(given_back) == len(told_in_all) + 1

@@ -75,5 +75,5 @@ def test_the_page_has_the_numbers_of_its_files():
         assert f" {stored['best']['ppl']:.2f} " in rows[key], key
         if "ngram" in stored:
             assert f" {stored['ngram']['reverse_ppl']:.1f} " in rows[key], key
-        assert stored["seconds"] > 0
+        assert stored["seconds"] > 0, key
         assert {"system", "data", "epochs", "seed", "commit", "hardware", "seconds"} <= set(stored)

@@ -46,9 +46,8 @@ class JointStep(TrainingStep, nn.TrainOneStepCell):
         return ops.stack((loss, reconstruction, divergence, contrast, none, none))
 
     def ready(self, *arguments) -> None:
-        """Compiles the step's graph for these shapes, then as :class:`TrainingStep`."""
+        """Compiles the step's one graph."""
         self.compile(*arguments)
-        super().ready(*arguments)
 
     def clipped(self, gradients: tuple) -> tuple:
         """Gradients of the scaled loss summed over processes and unscaled, then each group clipped

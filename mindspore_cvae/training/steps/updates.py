@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindspore_cvae.common import memory
-
 STEP_TERMS = ("loss", "rec", "div", "con", "critic_joint", "critic_marginal")
 """What a step returns, nats a sentence: rec and div are sums over views; the critics' are 0
 without critics."""
@@ -93,9 +91,8 @@ class TrainingStep:
         """
 
     def ready(self, *arguments) -> None:
-        """Prepares the first call with arguments of these shapes: gives back the memory that the
-        compilation of graphs has left, so that what a call computes comes beside less of it."""
-        memory.give_back()
+        """Compiles what a call with arguments of these shapes needs, ahead of it. This default does
+        nothing: a step of several graphs compiles them in its first call."""
 
     def after_validation(self, metrics: dict) -> None:
         """Shows the step the metrics of a validation."""
