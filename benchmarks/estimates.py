@@ -77,6 +77,10 @@ SLOTS = (
     Trained("temperature 0.1", "contrastive_vae", SHARP),
     Trained("temperature 0.05", "contrastive_vae", ("slots.temperature=0.05",)),
     Trained("weight 2", "contrastive_vae", (*SHARP, "slots.contrast_weight=2")),
+    Trained(
+        *("weight 2, free bits 0.3", "contrastive_vae"),
+        (*SHARP, "slots.contrast_weight=2", "slots.free_bits=0.3"),
+    ),
     Trained("weight 2.5", "contrastive_vae", (*SHARP, "slots.contrast_weight=2.5")),
     Trained("weight 3", "contrastive_vae", (*SHARP, "slots.contrast_weight=3")),
     Trained("weight 4", "contrastive_vae", (*SHARP, "slots.contrast_weight=4")),
