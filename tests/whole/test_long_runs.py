@@ -86,8 +86,9 @@ def test_3000_steps_need_no_more_memory_or_disk_than_the_first(tmp_path, kind):
     checkpoint = last.stat().st_size + last.with_suffix(".json").stat().st_size
     rows = (folder / runs_folder.LOG).read_bytes().splitlines()
     print(f"{disk / checkpoint:.2f} checkpoints on disk, {max(map(len, rows))} bytes a row")
-    # Two that are kept, the best, the one that is being written; configuration, words, pointers.
-    assert disk < 4 * checkpoint + 2**14
+    # Two that are kept, the best and the best by the bound, the one that is being written;
+    # configuration, words, pointers.
+    assert disk < 5 * checkpoint + 2**14
     # Rows of steps and of epochs, one at the start, one at the end.
     epochs = STEPS // 30
     assert len(rows) == STEPS // 5 + epochs + 2 and max(map(len, rows)) < 1024
