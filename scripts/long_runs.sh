@@ -32,6 +32,15 @@ while read -r name system options; do
         touch "$run/trained"
     fi
     for checkpoint in best best_valid; do
+        # Where both marks are on the same weights, one evaluation serves both.
+        if [ "$checkpoint" = best_valid ] && [ -e "$run/metrics-best.json" ] &&
+            ! [ -e "$run/metrics-best_valid.json" ] &&
+            cmp -s "$run/checkpoints/best.json" "$run/checkpoints/best_valid.json"; then
+            cp "$run/sentences-best.tsv" "$run/sentences-best_valid.tsv"
+            sed 's/"checkpoint": "best"/"checkpoint": "best_valid"/' "$run/metrics-best.json" \
+                >"$run/metrics-best_valid.json.new"
+            mv "$run/metrics-best_valid.json.new" "$run/metrics-best_valid.json"
+        fi
         [ -e "$run/metrics-$checkpoint.json" ] ||
             "$python" "$root/eval.py" --run "$run" --checkpoint "$checkpoint" --iw_samples 128 \
                 --set eval.max_sentences=500 --per_sentence "$run/sentences-$checkpoint.tsv" \
