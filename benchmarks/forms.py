@@ -31,6 +31,13 @@ from mindspore_cvae.training import profiling
 from mindspore_cvae.training.steps import updates
 
 
+def by_log_softmax(logits, words):
+    """Logits (M, V), words (M,) -> -log p(word) (M,), log p (M, V)."""
+    log_probabilities = ops.log_softmax(logits, -1)
+    nll = -ops.gather_elements(log_probabilities, 1, words.reshape(-1, 1)).squeeze(1)
+    return nll, log_probabilities
+
+
 class DerivedGradient(nn.Cell):
     """The shipped equation with the gradient that the framework derives from it."""
 
@@ -42,18 +49,14 @@ class DerivedGradient(nn.Cell):
         return self.times_transposed(states, weight)
 
     def construct(self, states, weight, words):
-        log_probabilities = ops.log_softmax(self.logits(states, weight), -1)
-        nll = -ops.gather_elements(log_probabilities, 1, words.reshape(-1, 1)).squeeze(1)
-        return nll, log_probabilities
+        return by_log_softmax(self.logits(states, weight), words)
 
 
 class LogSoftmax(networks.WordLikelihood):
     """The shipped gradient from a log-softmax, whose exponentials are taken again for it."""
 
     def construct(self, states, weight, words):
-        log_probabilities = ops.log_softmax(self.logits(states, weight), -1)
-        nll = -ops.gather_elements(log_probabilities, 1, words.reshape(-1, 1)).squeeze(1)
-        return nll, log_probabilities
+        return by_log_softmax(self.logits(states, weight), words)
 
     def bprop(self, states, weight, words, results, gradients):
         results = (results[0], ops.exp(results[1]))
