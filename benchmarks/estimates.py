@@ -85,6 +85,14 @@ SLOTS = (
     Trained("weight 3", "contrastive_vae", (*SHARP, "slots.contrast_weight=3")),
     Trained("weight 4", "contrastive_vae", (*SHARP, "slots.contrast_weight=4")),
     Trained("beta to 0.7", "contrastive_vae", (*SHARP, "slots.beta_max=0.7")),
+    Trained(
+        *("weight 2, beta to 0.7", "contrastive_vae"),
+        (*SHARP, "slots.contrast_weight=2", "slots.beta_max=0.7"),
+    ),
+    Trained(
+        *("weight 2, temperature 0.05", "contrastive_vae"),
+        ("slots.temperature=0.05", "slots.contrast_weight=2"),
+    ),
     Trained("free bits 0.3", "contrastive_vae", (*SHARP, "slots.free_bits=0.3")),
     Trained("decoder dropout 0.4", "contrastive_vae", (*SHARP, "model.decoder_dropout=0.4")),
     Trained("encoder dropout 0.1", "contrastive_vae", (*SHARP, "slots.encoder_dropout=0.1")),
