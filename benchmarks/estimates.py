@@ -1,7 +1,8 @@
 """What the paper's estimates say on the embedded corpus, whose true NLL is known.
 
     python benchmarks/estimates.py {entropy,critics,slots} --output_dir DIR [--epochs N]
-                [--config quickstart] [--data_dir PLACE] [--runs NAME ...] [--collect]
+                [--config quickstart] [--data_dir PLACE] [--runs NAME ...]
+                [--collect] [--earlier FILE]
 
 ``entropy`` validates four systems after every epoch: the paper's -ELBO, the valid one, the
 importance-weighted bound, and the truth. ``critics`` trains one implicit system with other
@@ -209,10 +210,13 @@ def slots(options: argparse.Namespace) -> tuple[dict, list[str]]:
         if not metrics.exists():
             continue
         found[run.name] = json.loads(metrics.read_text()) | {"settings": list(run.settings)}
+        del found[run.name]["data_dir"]
         bounds[run.name] = read_sentences(folder / "sentences-valid.tsv")
         found[run.name]["to_language_model"] = difference(
             bounds.get(LANGUAGE_MODEL, {}), bounds[run.name], "iw_nll"
         )
+    if options.earlier is not None:
+        found |= json.loads(options.earlier.read_text())["runs"]
     documents = [
         {"name": name, "system": row["system"], "seed": 0, "best_valid": row}
         for name, row in found.items()
@@ -301,6 +305,7 @@ def main() -> None:
     parser.add_argument("--data_dir", metavar="PLACE", help="the embedded corpus if not given")
     parser.add_argument("--runs", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--collect", action="store_true", help="only gather what is finished")
+    parser.add_argument("--earlier", type=Path, metavar="FILE", help="slots.json of another day")
     options = parser.parse_args()
     study, runs, epochs = STUDIES[options.study]
     options.epochs = options.epochs or epochs

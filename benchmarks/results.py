@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
 import textwrap
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def collect(folder: Path, hardware: str) -> None:
             "seed": config.seed,
             "commit": (folder / f"{run.name}.commit").read_text().strip()[:7],
             "hardware": hardware,
-            "seconds": round(seconds_of(log)),
+            "seconds": round(runs_folder.training_seconds(log)),
             "best": {key: value for key, value in best.items() if key != "data_dir"},
             "best_valid": {key: value for key, value in best_valid.items() if key != "data_dir"},
         }
@@ -89,23 +88,6 @@ def collect(folder: Path, hardware: str) -> None:
         place = RESULTS / data / f"{name}.json"
         place.parent.mkdir(exist_ok=True)
         write_atomically(place, json.dumps(document, indent=1, allow_nan=False) + "\n")
-
-
-def seconds_of(log: list[dict]) -> float:
-    """What a training took, over all its parts; of a part whose last row a resume has cut off,
-    what lies between its first and its last time."""
-    parts: list[list[dict]] = []
-    for row in log:
-        if row.get("event") in ("start", "resume"):
-            parts.append([])
-        if parts:
-            parts[-1].append(row)
-    spent = []
-    for rows in parts:
-        times = [row["time"] for row in rows if "time" in row]
-        ended = [row["seconds"] for row in rows if row.get("event") == "end"]
-        spent += ended or ([times[-1] - times[0]] if times else [])
-    return math.fsum(spent)
 
 
 def add_differences(documents: list[dict]) -> None:

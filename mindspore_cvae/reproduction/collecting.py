@@ -156,13 +156,14 @@ def _curves(jobs: Iterable[Job], exhibit: Exhibit) -> dict[str, dict[str, Summar
 
 def _provenance(job: Job) -> dict:
     """Where a run lies and what it ran on."""
+    told = ("device", "precision", "version")
+    kept = ("event", "time", "seconds", *told)
     found = folder.log_rows(job.folder) if job.config is not None else ()
-    rows = [row for row in found if row.get("event") in ("start", "end")]
+    rows = [{key: row[key] for key in kept if key in row} for row in found]
     start = next((row for row in rows if row.get("event") == "start"), {})
-    known = {key: start[key] for key in ("device", "precision", "version") if key in start}
-    ends = [row.get("seconds") for row in rows if row.get("event") == "end"]
-    if ends and is_finite(ends[-1]):
-        known["seconds"] = ends[-1]
+    known = {key: start[key] for key in told if key in start}
+    if any(row.get("event") == "end" for row in rows):
+        known["seconds"] = folder.training_seconds(rows)
     return {"folder": str(job.folder), **known}
 
 

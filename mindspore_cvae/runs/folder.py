@@ -39,6 +39,7 @@ from mindspore_cvae.common.files import (
     remove_temporary,
     write_atomically,
 )
+from mindspore_cvae.common.numbers import is_finite
 from mindspore_cvae.config import keys as config_keys
 from mindspore_cvae.config import layers as configuration
 from mindspore_cvae.config import options as config_options
@@ -411,6 +412,31 @@ def log_rows(folder: str | os.PathLike) -> Iterator[dict]:
 def read_log(folder: str | os.PathLike) -> list[dict]:
     """All of :func:`log_rows`; of a long training that is much memory."""
     return list(log_rows(folder))
+
+
+def training_seconds(rows: Iterable[Mapping]) -> float:
+    """What a training took by its log, over all its parts.
+
+    Args:
+        rows: of :func:`log_rows`.
+
+    Returns:
+        Seconds, the sum over the parts; of a part whose last row a resume has cut off, what lies
+        between its first and its last time. 0 where no row says anything.
+    """
+    spent, first, last = 0.0, None, None
+    for row in rows:
+        event = row.get("event")
+        if event in ("start", "resume"):
+            spent += 0.0 if first is None or last is None else last - first
+            first = last = None
+        if event == "end" and is_finite(row.get("seconds")):
+            spent += row["seconds"]
+            first = last = None
+        elif is_finite(row.get("time")):
+            first = row["time"] if first is None else first
+            last = row["time"]
+    return spent + (0.0 if first is None or last is None else last - first)
 
 
 def _is_row(row: Mapping) -> bool:

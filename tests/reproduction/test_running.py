@@ -442,6 +442,9 @@ def test_a_table_of_two_seeds(tmp_path):
     make(tmp_path, swap)
     make(tmp_path, dropout, test={"ppl": 30.0})
     make(tmp_path, other, test={"ppl": 40.0})
+    with (other.folder / runs_folder.LOG).open("a") as log:
+        log.write('{"event": "resume", "step": 80}\n')
+        log.write('{"event": "end", "step": 80, "reason": "epochs", "seconds": 5.0}\n')
     document, exhibit = collected("table-7", tmp_path, "--seeds", "0", "1")
     first, second = document["rows"]
     assert (first["name"], second["name"]) == ("swap", "dropout")
@@ -450,7 +453,7 @@ def test_a_table_of_two_seeds(tmp_path):
     assert second["ours"]["ppl"]["spread"] == pytest.approx(statistics.stdev([30, 40]))
     assert first["ours"]["ppl"] == {"mean": 36.0, "spread": None, "values": {"0": 36.0}}
     assert second["runs"]["1"]["folder"] == str(other.folder)
-    assert second["runs"]["1"]["seconds"] == 4 * SECONDS_PER_EPOCH
+    assert second["runs"]["1"]["seconds"] == 4 * SECONDS_PER_EPOCH + 5
     assert document["unfinished"] == ["quickstart-cvae_plus_mi-swap-1: not begun"]
 
     page = markdown(document, exhibit)

@@ -259,6 +259,22 @@ def test_rows_that_no_reader_could_use_are_passed_over(tmp_path, row):
     assert runs_folder.read_log(tmp_path) == [{"event": "valid", "step": 1}]
 
 
+def test_seconds_of_a_training_in_parts():
+    """Two parts that ended, and between them one whose end a resume has cut off."""
+    log = [
+        {"event": "start"},
+        {"event": "step", "time": 100.0},
+        {"event": "end", "seconds": 30.5},
+        {"event": "resume"},
+        {"event": "step", "time": 200.0},
+        {"event": "valid", "time": 260.0, "seconds": 8.0},
+        {"event": "resume"},
+        {"event": "end", "seconds": 0.5},
+    ]
+    assert runs_folder.training_seconds(log) == pytest.approx(30.5 + 60.0 + 0.5)
+    assert runs_folder.training_seconds([]) == 0
+
+
 def test_a_log_that_lost_rows_is_told(tmp_path):
     messages = []
     with Run(tmp_path / "run") as run:

@@ -42,22 +42,6 @@ def test_runs_of_different_days_are_paired_by_their_files(results):
     assert not any("iw_nll_to_vae" in entry for entry in documents)
 
 
-def test_seconds_of_a_training_in_parts(results):
-    """Two parts that ended, and between them one whose end a resume has cut off."""
-    log = [
-        {"event": "start"},
-        {"event": "step", "time": 100.0},
-        {"event": "end", "seconds": 30.5},
-        {"event": "resume"},
-        {"event": "step", "time": 200.0},
-        {"event": "valid", "time": 260.0, "seconds": 8.0},
-        {"event": "resume"},
-        {"event": "end", "seconds": 0.5},
-    ]
-    assert results.seconds_of(log) == pytest.approx(30.5 + 60.0 + 0.5)
-    assert results.seconds_of([]) == 0
-
-
 def test_the_page_has_the_numbers_of_its_files():
     page = (ROOT / "docs" / "results" / "index.md").read_text(encoding="utf-8")
     rows = {}
