@@ -29,7 +29,7 @@ from mindspore_cvae import __version__
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.common.numbers import signed_with_error
 from mindspore_cvae.report.comparison import difference
-from mindspore_cvae.runs.folder import LOG, read_sentences
+from mindspore_cvae.runs.folder import read_log, read_sentences
 
 ROOT = Path(__file__).parents[1]
 VALIDATION = ("train.select=iw_nll", "eval.valid_samples=16", "eval.valid_iw_samples=64")
@@ -103,12 +103,6 @@ SLOTS = (
     Trained("encoder dropout 0.5", "contrastive_vae", (*SHARP, "slots.encoder_dropout=0.5")),
     Trained("free bits 0.3 without contrast", "vae", ("slots.free_bits=0.3",)),
 )
-CURVES = {
-    "neg_elbo": "paper's -ELBO",
-    "neg_elbo_valid": "valid -ELBO",
-    "iw_nll": "IW-NLL",
-    "true_nll": "truth",
-}
 COLUMNS = {
     "kl": "KL, trained critic",
     "kl_refit": "KL, fresh critic",
@@ -147,28 +141,21 @@ def train(run: Trained, options: argparse.Namespace, settings: Iterable[str]) ->
     )
 
 
-def validations(run: Trained, folder: Path) -> list[dict]:
-    """Of every epoch, epoch 0 before training included."""
-    rows = map(json.loads, (folder_of(run, folder) / LOG).read_text().splitlines())
-    by_epoch = {row["epoch"]: row for row in rows if row["event"] == "valid"}
-    keys = ("epoch", "step", "rec", "kl", "kl_exact", *CURVES)
-    return [{key: row.get(key) for key in keys} for row in by_epoch.values()]
-
-
 def entropy(options: argparse.Namespace) -> tuple[dict, list[str]]:
     """The four systems by epoch."""
     found = {}
     for run in options.chosen:
         if not options.collect:
             train(run, options, ("eval.before_training=true", *VALIDATION))
-        found[run.name] = validations(run, options.output_dir)
-    write_atomically(options.output_dir / "entropy.png", picture(found))
+        found[run.name] = results.validations(read_log(folder_of(run, options.output_dir)))
+    results.curves(found, options.output_dir / "entropy.png")
+    titles = " | ".join(title for title, *_ in results.CURVES.values())
     lines = [
-        f"| system, after {options.epochs} epochs | {' | '.join(CURVES.values())} |",
-        "|---|" + "---|" * len(CURVES),
+        f"| system, after {options.epochs} epochs | {titles} |",
+        "|---|" + "---|" * len(results.CURVES),
     ]
     for name, rows in found.items():
-        values = " | ".join(short(rows[-1][key]) for key in CURVES)
+        values = " | ".join(short(rows[-1][key]) for key in results.CURVES)
         lines.append(f"| {name} | {values} |")
     return found, lines
 
@@ -244,48 +231,6 @@ def slots(options: argparse.Namespace) -> tuple[dict, list[str]]:
 
 def short(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def picture(found: dict) -> bytes:
-    """A panel a system; nats by epoch, on a scale whose lowest part shows the truth."""
-    import io
-
-    from matplotlib import ticker
-    from matplotlib.figure import Figure
-
-    styles = {
-        "neg_elbo": ("#d9722e", "o-"),
-        "neg_elbo_valid": ("#2f6db5", "s-"),
-        "iw_nll": ("#3b9156", "^-"),
-        "true_nll": ("black", "--"),
-    }
-    figure = Figure(figsize=(3.2 * len(found), 3.4))
-    cells = figure.subplots(1, len(found), sharey=True, squeeze=False)
-    for cell, (name, rows) in zip(cells[0], found.items(), strict=True):
-        for key, title in CURVES.items():
-            colour, style = styles[key]
-            there = [row for row in rows if row[key] is not None]
-            cell.plot(
-                [row["epoch"] for row in there],
-                [row[key] for row in there],
-                style,
-                ms=3,
-                color=colour,
-                label=title,
-            )
-        cell.set_yscale("log")
-        cell.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
-        cell.yaxis.set_major_formatter("{x:g}")
-        cell.yaxis.set_minor_formatter(ticker.NullFormatter())
-        cell.set_title(name, fontsize=10)
-        cell.set_xlabel("epoch")
-        cell.grid(alpha=0.3, which="both")
-    cells[0][0].set_ylabel("nats a sentence")
-    cells[0][0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
-    content = io.BytesIO()
-    figure.savefig(content, dpi=130, format="png")
-    return content.getvalue()
 
 
 STUDIES = {

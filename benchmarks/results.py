@@ -7,8 +7,8 @@ evaluated, docs/results/DATA/NAME.json is written anew, with IW-NLL of every sen
 perplexities by KenLM of its ``ngram.json``, if it has one. Where a run holds
 ``metrics-later.json``, ``grammatical`` and ``mi_exact`` were read there. Then, with or without it,
 the tables of docs/results/index.md, with the differences of IW-NLL from the runs ``lstm_lm`` and
-``vae`` over pairs of sentences, and the picture of every DATA are made from the files that are
-there.
+``vae`` over pairs of sentences, and the pictures of every DATA (MI against IW-PPL; curves by epoch)
+are made from the files that are there.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import io
 import json
 import textwrap
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,17 @@ COLUMNS = (
     ("reverse PPL", "ngram", "reverse_ppl", 1),
 )
 """Title, which checkpoint's, key, digits."""
+CURVES = {
+    "neg_elbo": ("paper's -ELBO", "#d9722e", "o-"),
+    "neg_elbo_valid": ("valid -ELBO", "#2f6db5", "s-"),
+    "iw_nll": ("IW-NLL", "#3b9156", "^-"),
+    "true_nll": ("truth", "black", "--"),
+}
+"""Of every validation, in nats a sentence: title, colour and style."""
+VALIDATIONS = ("epoch", "step", "rec", "kl", "kl_exact", "mi", "mi_exact", *CURVES)
+"""What is kept of every validation."""
+PANELS = 5
+"""Of a row of curves."""
 
 
 def collect(folder: Path, hardware: str) -> None:
@@ -75,6 +87,7 @@ def collect(folder: Path, hardware: str) -> None:
             "commit": (folder / f"{run.name}.commit").read_text().strip()[:7],
             "hardware": hardware,
             "seconds": round(runs_folder.training_seconds(log)),
+            "by_epoch": validations(log),
             "best": {key: value for key, value in best.items() if key != "data_dir"},
             "best_valid": {key: value for key, value in best_valid.items() if key != "data_dir"},
         }
@@ -88,6 +101,12 @@ def collect(folder: Path, hardware: str) -> None:
         place = RESULTS / data / f"{name}.json"
         place.parent.mkdir(exist_ok=True)
         write_atomically(place, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def validations(log: Iterable[Mapping]) -> list[dict]:
+    """What a log says of every epoch, epoch 0 before training included where it was read."""
+    by_epoch = {row["epoch"]: row for row in log if row.get("event") == "valid"}
+    return [{key: row.get(key) for key in VALIDATIONS} for row in by_epoch.values()]
 
 
 def add_differences(documents: list[dict]) -> None:
@@ -176,6 +195,51 @@ def picture(documents: list[dict], path: Path) -> None:
     write_atomically(path, content.getvalue())
 
 
+def curves(found: Mapping[str, list[dict]], path: Path) -> None:
+    """A panel a run, from its :func:`validations`; nats by epoch, on a scale whose lowest part
+    shows the truth."""
+    from matplotlib import pyplot, ticker
+
+    columns = min(len(found), PANELS)
+    rows = -(-len(found) // columns)
+    figure, panels = pyplot.subplots(
+        *(rows, columns),
+        figsize=(0.4 + 2.8 * columns, 3.2 * rows),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for panel, (name, epochs) in zip(panels.flat, found.items(), strict=False):
+        for key, (title, colour, style) in CURVES.items():
+            there = [row for row in epochs if row[key] is not None]
+            if there:
+                panel.plot(
+                    [row["epoch"] for row in there],
+                    [row[key] for row in there],
+                    style,
+                    markersize=3,
+                    color=colour,
+                    label=title,
+                )
+        panel.set_yscale("log")
+        panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter(ticker.NullFormatter())
+        panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        panel.set_title(name, fontsize=10)
+        panel.set_xlabel("epoch")
+        panel.grid(alpha=0.3, which="both")
+    for panel in panels.flat[len(found) :]:
+        panel.set_axis_off()
+    for row in panels:
+        row[0].set_ylabel("nats a sentence")
+    panels[0][0].legend(frameon=False, fontsize=8)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    pyplot.close(figure)
+    write_atomically(path, content.getvalue())
+
+
 def _family(document: dict) -> str:
     """A run's name without its seed."""
     return document["name"].partition("_seed")[0]
@@ -203,6 +267,18 @@ def write_page() -> None:
             table(documents, folder.name),
             f"![exact MI and IW-PPL, {folder.name}]({folder.name}.png)",
         ]
+        followed = {
+            document["name"]: document["by_epoch"]
+            for document in documents
+            if "by_epoch" in document
+        }
+        if followed:
+            curves(followed, RESULTS / f"{folder.name}-curves.png")
+            parts += [
+                "Validation by epoch of the runs whose logs were kept (the bound of few draws that "
+                "training reads):",
+                f"![nats a sentence by epoch, {folder.name}]({folder.name}-curves.png)",
+            ]
     page = RESULTS / "index.md"
     text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)

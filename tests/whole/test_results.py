@@ -42,6 +42,22 @@ def test_runs_of_different_days_are_paired_by_their_files(results):
     assert not any("iw_nll_to_vae" in entry for entry in documents)
 
 
+def test_curves_have_the_last_validation_of_every_epoch(results, tmp_path):
+    """An epoch that a resume repeats counts once; what a system lacks is no line."""
+    log = [
+        {"event": "start", "epoch": 1},
+        {"event": "valid", "epoch": 0, "neg_elbo": 100.0, "true_nll": 34.0},
+        {"event": "valid", "epoch": 1, "neg_elbo": 50.0, "iw_nll": 49.0, "true_nll": 34.0},
+        {"event": "step", "epoch": 2, "loss": 1.0},
+        {"event": "valid", "epoch": 1, "neg_elbo": 51.0, "iw_nll": 48.0, "true_nll": 34.0},
+    ]
+    epochs = results.validations(log)
+    assert [row["neg_elbo"] for row in epochs] == [100.0, 51.0]
+    assert epochs[0]["iw_nll"] is None and epochs[1]["mi"] is None
+    results.curves({"vae": epochs, "cvae": epochs}, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_page_has_the_numbers_of_its_files():
     page = (ROOT / "docs" / "results" / "index.md").read_text(encoding="utf-8")
     rows = {}
