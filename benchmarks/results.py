@@ -35,7 +35,7 @@ YARDSTICKS = ("lstm_lm", "vae")
 SENTENCES = "sentences-best_valid.tsv"
 NGRAM = ("forward_ppl", "reverse_ppl", "train_to_test_ppl", "generated_sentences", "checkpoint")
 """What is kept of RUN/ngram.json, by samples of the model; reverse is on test."""
-READ_LATER = ("grammatical", "grammatical_error", "mi_exact")
+READ_LATER = ("grammatical", "grammatical_error", "grammatical_samples", "mi_exact")
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->\n"
 COLUMNS = (
     ("-ELBO, paper's way", "best", "neg_elbo", 2),

@@ -43,7 +43,8 @@ while read -r name system options; do
         fi
         [ -e "$run/metrics-$checkpoint.json" ] ||
             "$python" "$root/eval.py" --run "$run" --checkpoint "$checkpoint" --iw_samples 128 \
-                --set eval.max_sentences=500 --per_sentence "$run/sentences-$checkpoint.tsv" \
+                --set eval.max_sentences=500 eval.grammatical_samples=5000 \
+                --per_sentence "$run/sentences-$checkpoint.tsv" \
                 --output "$run/metrics-$checkpoint.json" 2>>"$folder/$name.log" || true
     done
     # Without KenLM's programs (scripts/build_kenlm.sh) the log says so, and this is left out.

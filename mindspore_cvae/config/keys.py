@@ -179,6 +179,9 @@ class Evaluation:
     """Whether the untrained model is validated too, as epoch 0."""
     max_sentences: int | None = _option(None, _COUNT, free=True)
     """Only the first so many sentences of the split; null for all."""
+    grammatical_samples: int = _option(500, "[1, 1e6]", free=True)
+    """Of the embedded corpus: sentences from the prior of which it is read how many its grammar can
+    produce. A rate of one half has a standard error of 0.02 with 500, 0.007 with 5,000."""
     rows: int = _option(128, "[1, 65536]", free=True)
     """Rows of one call of the decoder, at most; it bounds memory, and moves numbers in the tenth
     digit at most."""

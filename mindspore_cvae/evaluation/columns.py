@@ -238,8 +238,8 @@ VALID = (
         "grammatical samples",
         2,
         "up",
-        "Share of 500 sentences, z from the prior and words from the model (temperature 1), that "
-        "the grammar of the embedded corpus can produce.",
+        "Share of sentences, z from the prior and words from the model (temperature 1), that the "
+        "grammar of the embedded corpus can produce; of 500, or eval.grammatical_samples.",
         "count",
     ),
     Column(

@@ -25,8 +25,6 @@ from mindspore_cvae.generation.decoding import SentenceDecoder, prior_codes
 from mindspore_cvae.generation.ways import Decoding
 from mindspore_cvae.runs.loading import LoadedRun, load_run
 
-GRAMMATICAL_SAMPLES = 500
-"""Sentences from the prior of which it is read how many are grammatical."""
 INFORMATION_DRAWS = 4
 """Draws of each sentence's q(z|x) for mi_exact."""
 
@@ -252,9 +250,10 @@ def text_perplexities(
 
 def grammatical_rate(loaded: LoadedRun, config: Config) -> dict[str, float]:
     """``grammatical``, the share of samples from the prior that the embedded corpus's grammar can
-    produce, a reading of samples that needs no judge; and its standard error."""
+    produce, a reading of samples that needs no judge; its standard error, and of how many."""
+    samples = config.eval.grammatical_samples
     way = Decoding("sample", max_words=config.data.max_words)
-    z = prior_codes(GRAMMATICAL_SAMPLES, config.model.latent_size, config.seed)
+    z = prior_codes(samples, config.model.latent_size, config.seed)
     decode = SentenceDecoder(loaded.model.decoder, config.eval.rows)
     words = loaded.vocabulary.words
     found = [
@@ -262,8 +261,8 @@ def grammatical_rate(loaded: LoadedRun, config: Config) -> dict[str, float]:
         for text in decode(z, way, config.seed)
     ]
     rate = float(np.mean(found))
-    error = math.sqrt(rate * (1 - rate) / GRAMMATICAL_SAMPLES)
-    return {"grammatical": rate, "grammatical_error": error}
+    error = math.sqrt(rate * (1 - rate) / samples)
+    return {"grammatical": rate, "grammatical_error": error, "grammatical_samples": samples}
 
 
 def evaluate_run(

@@ -155,13 +155,13 @@ def test_the_rate_of_grammatical_samples(monkeypatch):
     sentences = [text.split() for text in grammar.generate(7, {"test": 400})["test"].texts]
     vocabulary = Vocabulary([*SPECIALS, *sorted({word for words in sentences for word in words})])
     texts = [words[:: -1 if number % 4 == 0 else 1] for number, words in enumerate(sentences)]
-    monkeypatch.setattr(metrics, "GRAMMATICAL_SAMPLES", 400)
     monkeypatch.setattr(
         metrics,
         "SentenceDecoder",
         lambda decoder, rows: lambda z, way, seed: [vocabulary.encode(text) for text in texts],
     )
     loaded = SimpleNamespace(model=SimpleNamespace(decoder=None), vocabulary=vocabulary)
-    found = grammatical_rate(loaded, load(None))
+    found = grammatical_rate(loaded, load(None, ("eval.grammatical_samples=400",)))
     assert found["grammatical"] == pytest.approx(0.75)
     assert found["grammatical_error"] == pytest.approx(np.sqrt(0.75 * 0.25 / 400))
+    assert found["grammatical_samples"] == 400
