@@ -36,6 +36,8 @@ VALIDATION = ("train.select=iw_nll", "eval.valid_samples=16", "eval.valid_iw_sam
 """Every epoch is read as a test is: several draws, and the bound."""
 SENTENCES = 500
 """Of the validation or test split, those that are read."""
+GRAMMATICAL = 5000
+"""Samples of which the search of slots reads how many are grammatical."""
 IW_SAMPLES = 128
 
 
@@ -93,6 +95,14 @@ SLOTS = (
     Trained(
         *("weight 2, temperature 0.05", "contrastive_vae"),
         ("slots.temperature=0.05", "slots.contrast_weight=2"),
+    ),
+    Trained(
+        *("temperature 0.05, beta to 0.7", "contrastive_vae"),
+        ("slots.temperature=0.05", "slots.beta_max=0.7"),
+    ),
+    Trained(
+        *("encoder dropout 0.5, weight 2, beta to 0.7", "contrastive_vae"),
+        (*SHARP, "slots.encoder_dropout=0.5", "slots.contrast_weight=2", "slots.beta_max=0.7"),
     ),
     Trained("free bits 0.3", "contrastive_vae", (*SHARP, "slots.free_bits=0.3")),
     Trained("decoder dropout 0.4", "contrastive_vae", (*SHARP, "model.decoder_dropout=0.4")),
@@ -193,6 +203,7 @@ def slots(options: argparse.Namespace) -> tuple[dict, list[str]]:
                     *("eval.py", "--run", str(folder), "--split", "valid"),
                     *("--checkpoint", "best_valid", "--iw_samples", str(IW_SAMPLES)),
                     *("--set", f"eval.max_sentences={SENTENCES}"),
+                    f"eval.grammatical_samples={GRAMMATICAL}",
                 )
         if not metrics.exists():
             continue
