@@ -189,10 +189,7 @@ def picture(documents: list[dict], path: Path) -> None:
     axes.set_xlabel("exact MI, nats")
     axes.set_ylabel("IW-PPL (upper bound; lower is better)")
     axes.margins(0.1)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    pyplot.close(figure)
-    write_atomically(path, content.getvalue())
+    _write(figure, path)
 
 
 def curves(found: Mapping[str, list[dict]], path: Path) -> None:
@@ -234,6 +231,12 @@ def curves(found: Mapping[str, list[dict]], path: Path) -> None:
     for row in panels:
         row[0].set_ylabel("nats a sentence")
     panels[0][0].legend(frameon=False, fontsize=8)
+    _write(figure, path)
+
+
+def _write(figure, path: Path) -> None:
+    from matplotlib import pyplot
+
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
     pyplot.close(figure)

@@ -156,15 +156,15 @@ def _curves(jobs: Iterable[Job], exhibit: Exhibit) -> dict[str, dict[str, Summar
 
 def _provenance(job: Job) -> dict:
     """Where a run lies and what it ran on."""
-    told = ("device", "precision", "version")
-    kept = ("event", "time", "seconds", *told)
-    found = folder.log_rows(job.folder) if job.config is not None else ()
-    rows = [{key: row[key] for key in kept if key in row} for row in found]
-    start = next((row for row in rows if row.get("event") == "start"), {})
-    known = {key: start[key] for key in told if key in start}
-    if any(row.get("event") == "end" for row in rows):
-        known["seconds"] = folder.training_seconds(rows)
-    return {"folder": str(job.folder), **known}
+    known: dict[str, Any] = {"folder": str(job.folder)}
+    if job.config is None:
+        return known
+    # As a rule the first row, so that the log is read whole only once.
+    rows = (row for row in folder.log_rows(job.folder) if row.get("event") == "start")
+    start = next(rows, {})
+    known |= {key: start[key] for key in ("device", "precision", "version") if key in start}
+    seconds = folder.training_seconds(folder.log_rows(job.folder))
+    return known | ({"seconds": seconds} if seconds else {})
 
 
 def negative_epochs(curves: Mapping[str, Mapping[str, Summary]], key: str) -> list[int]:

@@ -424,19 +424,17 @@ def training_seconds(rows: Iterable[Mapping]) -> float:
         Seconds, the sum over the parts; of a part whose last row a resume has cut off, what lies
         between its first and its last time. 0 where no row says anything.
     """
-    spent, first, last = 0.0, None, None
+    spent, part, begun = 0.0, 0.0, None
     for row in rows:
         event = row.get("event")
         if event in ("start", "resume"):
-            spent += 0.0 if first is None or last is None else last - first
-            first = last = None
+            spent, part, begun = spent + part, 0.0, None
         if event == "end" and is_finite(row.get("seconds")):
-            spent += row["seconds"]
-            first = last = None
+            part = row["seconds"]
         elif is_finite(row.get("time")):
-            first = row["time"] if first is None else first
-            last = row["time"]
-    return spent + (0.0 if first is None or last is None else last - first)
+            begun = row["time"] if begun is None else begun
+            part = row["time"] - begun
+    return spent + part
 
 
 def _is_row(row: Mapping) -> bool:
