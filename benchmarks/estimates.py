@@ -92,6 +92,11 @@ SLOTS = (
         *("weight 2, beta to 0.7", "contrastive_vae"),
         (*SHARP, "slots.contrast_weight=2", "slots.beta_max=0.7"),
     ),
+    Trained("beta to 0.5", "contrastive_vae", (*SHARP, "slots.beta_max=0.5")),
+    Trained(
+        *("weight 1.5, beta to 0.6", "contrastive_vae"),
+        (*SHARP, "slots.contrast_weight=1.5", "slots.beta_max=0.6"),
+    ),
     Trained(
         *("weight 2, temperature 0.05", "contrastive_vae"),
         ("slots.temperature=0.05", "slots.contrast_weight=2"),
