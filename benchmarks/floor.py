@@ -1,21 +1,26 @@
 """The least that a machine must do for a result, and how fast this machine does it.
 
-    python benchmarks/floor.py strict|fast
+    python benchmarks/floor.py rates strict|fast
+    python benchmarks/floor.py run yahoo cvae_plus_mi --sentences 100000 --positions 81 \\
+        --vocabulary 20001 --teraflops 67 --terabytes 4.8
 
-prints the measured rates as JSON. The floor of a time is the floating-point operations of its
-matrix products over the measured rate of such products, and the bytes that must pass through memory
-over the measured rate of a copy; whatever else a step does comes on top.
+The first prints the measured rates as JSON, the second what a whole training takes at the least of
+a machine with such rates: its steps, the work of one, and hours. The floor of a time is the
+floating-point operations of its matrix products over the rate of such products, and the bytes that
+must pass through memory over the rate of a copy; whatever else a step does comes on top.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from dataclasses import dataclass
 
 import numpy as np
 
+from mindspore_cvae.config import layers
 from mindspore_cvae.devices import choosing
 
 BASE = {"words": 23, "batch": 32, "vocabulary": 10002}
@@ -139,10 +144,44 @@ def measured_rates(precision: str) -> dict:
     }
 
 
+def run_work(settings, sentences: int, positions: int, vocabulary: int, rates: dict) -> dict:
+    """A training of all epochs on so many sentences: validations are left out."""
+    work = step_work(settings, positions, vocabulary)
+    steps = settings.train.epochs * math.ceil(sentences / settings.data.batch_size)
+    step = work.milliseconds(rates)
+    return {
+        "epochs": settings.train.epochs,
+        "steps": steps,
+        "step_operations": work.operations,
+        "step_bytes": work.bytes,
+        **step,
+        "hours": step["floor_ms"] * steps / 3_600_000,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("precision", choices=("strict", "fast"))
-    print(json.dumps(measured_rates(parser.parse_args().precision)))
+    commands = parser.add_subparsers(dest="command", required=True)
+    rates = commands.add_parser("rates")
+    rates.add_argument("precision", choices=("strict", "fast"))
+    run = commands.add_parser("run")
+    run.add_argument("config")
+    run.add_argument("system")
+    for name in ("sentences", "positions", "vocabulary"):
+        run.add_argument(f"--{name}", type=int, required=True)
+    for name in ("teraflops", "terabytes"):
+        run.add_argument(f"--{name}", type=float, required=True, help="a second")
+    options = parser.parse_args()
+    if options.command == "rates":
+        print(json.dumps(measured_rates(options.precision)))
+        return
+    settings = layers.load(options.config, [], system=options.system)
+    machine = {
+        "operations_a_second": options.teraflops * 1e12,
+        "bytes_a_second": options.terabytes * 1e12,
+    }
+    sizes = (options.sentences, options.positions, options.vocabulary)
+    print(json.dumps(run_work(settings, *sizes, machine), indent=1))
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def spread(values: list[float]) -> tuple[float, float, float]:
 def measured_rates(mode: str) -> dict:
     """Operations and bytes a second of this machine, by floor.py."""
     answer = subprocess.run(
-        [sys.executable, FOLDER / "floor.py", mode],
+        [sys.executable, FOLDER / "floor.py", "rates", mode],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         check=True,

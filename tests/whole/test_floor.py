@@ -68,3 +68,13 @@ def test_critics_multiply_every_weight_in_every_update(floor):
 def test_floor_adds_the_time_of_operations_and_of_bytes(floor):
     found = floor.Work(2e9, 1e9).milliseconds({"operations_a_second": 1e11, "bytes_a_second": 1e10})
     assert found == {"operations_ms": 20.0, "bytes_ms": 100.0, "floor_ms": 120.0}
+
+
+def test_a_run_is_its_epochs_of_steps_the_last_batch_smaller(floor):
+    settings = load("ptb", ["train.epochs=3", "data.batch_size=32"], system="vae")
+    rates = {"operations_a_second": 1e11, "bytes_a_second": 1e10}
+    found = floor.run_work(settings, 65, 7, VOCABULARY, rates)
+    step = floor.step_work(settings, 7, VOCABULARY)
+    assert found["steps"] == 9
+    hours = 9 * (step.operations / 1e11 + step.bytes / 1e10) / 3600
+    assert found["hours"] == pytest.approx(hours)
