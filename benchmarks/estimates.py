@@ -219,7 +219,7 @@ def slots(options: argparse.Namespace) -> tuple[dict, list[str]]:
             bounds.get(LANGUAGE_MODEL, {}), bounds[run.name], "iw_nll"
         )
     if options.earlier is not None:
-        found |= json.loads(options.earlier.read_text())["runs"]
+        found |= options.earlier["runs"]
     documents = [
         {"name": name, "system": row["system"], "seed": 0, "best_valid": row}
         for name, row in found.items()
@@ -274,6 +274,15 @@ def main() -> None:
     unknown = set(names) - {run.name for run in runs}
     if unknown:
         parser.error(f"no run {min(unknown)!r}; there are {', '.join(run.name for run in runs)}")
+    if options.earlier is not None:
+        if study is not slots:
+            parser.error("--earlier is of the study slots alone")
+        place, options.earlier = options.earlier, json.loads(options.earlier.read_text())
+        for key in ("config", "epochs"):
+            if options.earlier[key] != getattr(options, key):
+                parser.error(
+                    f"{place}: its {key} is {options.earlier[key]}, not {getattr(options, key)}"
+                )
     options.chosen = [run for run in runs if run.name in names]
     options.output_dir = options.output_dir.absolute()
     options.output_dir.mkdir(parents=True, exist_ok=True)
