@@ -51,6 +51,10 @@ COLUMNS = (
     ("reverse PPL", "ngram", "reverse_ppl", 1),
 )
 """Title, which checkpoint's, key, digits."""
+COLOURS = 20
+"""Of the palette."""
+MARKS = ("os^", "DPv")
+"""By how often the colours have run out, then by seed."""
 CURVES = {
     "neg_elbo": ("paper's -ELBO", "#d9722e", "o-"),
     "neg_elbo_valid": ("valid -ELBO", "#2f6db5", "s-"),
@@ -157,10 +161,12 @@ def table(documents: list[dict], data: str) -> str:
 
 def picture(documents: list[dict], path: Path) -> None:
     """Exact MI against IW-PPL, a point a run; language models are lines. Seeds of one run
-    share a colour and differ by their mark."""
+    share a colour and differ by their mark; where colours run out, other marks begin."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7.6, 4.0), layout="constrained")
+    # A line of the legend is less than a quarter of an inch.
+    height = max(4.0, 0.6 + 0.21 * len(documents))
+    figure, axes = pyplot.subplots(figsize=(7.6, height), layout="constrained")
     # Names of such neighbours would hide each other at their points; here the best stand first.
     ordered = sorted(documents, key=lambda item: item["best_valid"]["iw_ppl"])
     families = sorted({_family(document) for document in ordered})
@@ -176,12 +182,12 @@ def picture(documents: list[dict], path: Path) -> None:
                 label=document["name"],
             )
         elif metrics.get("mi_exact") is not None:
-            colour = pyplot.get_cmap("tab20")(families.index(_family(document)) % 20)
+            turn, place = divmod(families.index(_family(document)), COLOURS)
             axes.plot(
                 metrics["mi_exact"],
                 metrics["iw_ppl"],
-                "os^"[seed % 3],
-                color=colour,
+                MARKS[turn % len(MARKS)][seed % len(MARKS[0])],
+                color=pyplot.get_cmap("tab20")(place),
                 markeredgecolor="black",
                 label=document["name"],
             )
