@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import statistics
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -55,6 +56,8 @@ COLOURS = 20
 """Of the palette."""
 MARKS = ("os^", "DPv")
 """By how often the colours have run out, then by seed."""
+FAR = 1.3
+"""Times the median IW-PPL, above which a run is out of the picture."""
 CURVES = {
     "neg_elbo": ("paper's -ELBO", "#d9722e", "o-"),
     "neg_elbo_valid": ("valid -ELBO", "#2f6db5", "s-"),
@@ -161,17 +164,20 @@ def table(documents: list[dict], data: str) -> str:
 
 def picture(documents: list[dict], path: Path) -> None:
     """Exact MI against IW-PPL, a point a run; language models are lines. Seeds of one run
-    share a colour and differ by their mark; where colours run out, other marks begin."""
+    share a colour and differ by their mark; where colours run out, other marks begin. A run far
+    above the others stands at the top with its number beside it, so that they can be told apart."""
     from matplotlib import pyplot
 
     # A line of the legend is less than a quarter of an inch.
-    height = max(4.0, 0.6 + 0.21 * len(documents))
-    figure, axes = pyplot.subplots(figsize=(7.6, height), layout="constrained")
+    inches = max(4.0, 0.6 + 0.21 * len(documents))
+    figure, axes = pyplot.subplots(figsize=(7.6, inches), layout="constrained")
     # Names of such neighbours would hide each other at their points; here the best stand first.
     ordered = sorted(documents, key=lambda item: item["best_valid"]["iw_ppl"])
     families = sorted({_family(document) for document in ordered})
+    top = FAR * statistics.median(document["best_valid"]["iw_ppl"] for document in ordered)
     for document in ordered:
         metrics, seed = document["best_valid"], document["seed"]
+        height = min(metrics["iw_ppl"], top)
         if document["system"] == "lstm_lm":
             style = ("--", ":", "-.")[seed % 3]
             axes.axhline(
@@ -185,12 +191,22 @@ def picture(documents: list[dict], path: Path) -> None:
             turn, place = divmod(families.index(_family(document)), COLOURS)
             axes.plot(
                 metrics["mi_exact"],
-                metrics["iw_ppl"],
+                height,
                 MARKS[turn % len(MARKS)][seed % len(MARKS[0])],
                 color=pyplot.get_cmap("tab20")(place),
                 markeredgecolor="black",
                 label=document["name"],
             )
+            if height < metrics["iw_ppl"]:
+                axes.annotate(
+                    f"{metrics['iw_ppl']:.1f} \N{UPWARDS ARROW}",
+                    (metrics["mi_exact"], height),
+                    xytext=(-8, 0),
+                    textcoords="offset points",
+                    ha="right",
+                    va="center",
+                    fontsize=9,
+                )
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     axes.set_xlabel("exact MI, nats")
     axes.set_ylabel("IW-PPL (upper bound; lower is better)")
