@@ -43,13 +43,14 @@ while read -r name system options; do
         fi
         # Of weights that are the best by the paper's -ELBO alone, its own columns are all that is
         # shown: the bound, the longest part of an evaluation, is left out.
-        draws=()
+        draws=
         if [ "$checkpoint" = best_valid ] ||
             cmp -s "$run/checkpoints/best.json" "$run/checkpoints/best_valid.json"; then
-            draws=(--iw_samples 128)
+            draws="--iw_samples 128"
         fi
+        # shellcheck disable=SC2086 # An option and its value, or nothing.
         [ -e "$run/metrics-$checkpoint.json" ] ||
-            "$python" "$root/eval.py" --run "$run" --checkpoint "$checkpoint" "${draws[@]}" \
+            "$python" "$root/eval.py" --run "$run" --checkpoint "$checkpoint" $draws \
                 --set eval.max_sentences=500 eval.grammatical_samples=5000 \
                 --per_sentence "$run/sentences-$checkpoint.tsv" \
                 --output "$run/metrics-$checkpoint.json" 2>>"$folder/$name.log" || true
