@@ -218,8 +218,7 @@ def slots(options: argparse.Namespace) -> tuple[dict, list[str]]:
         found[run.name]["to_language_model"] = difference(
             bounds.get(LANGUAGE_MODEL, {}), bounds[run.name], "iw_nll"
         )
-    if options.earlier is not None:
-        found |= options.earlier["runs"]
+    found |= options.earlier_runs
     documents = [
         {"name": name, "system": row["system"], "seed": 0, "best_valid": row}
         for name, row in found.items()
@@ -257,6 +256,21 @@ STUDIES = {
 """What is run, its runs, and for how many epochs."""
 
 
+def earlier_runs(options: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
+    """What ``--earlier`` holds, none without it; ends the command where that cannot be merged."""
+    if options.earlier is None:
+        return {}
+    if options.study != "slots":
+        parser.error("--earlier is of the study slots alone")
+    document = json.loads(options.earlier.read_text())
+    for key in ("config", "epochs"):
+        if document[key] != getattr(options, key):
+            parser.error(
+                f"{options.earlier}: its {key} is {document[key]}, not {getattr(options, key)}"
+            )
+    return document["runs"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=list(STUDIES))
@@ -274,15 +288,7 @@ def main() -> None:
     unknown = set(names) - {run.name for run in runs}
     if unknown:
         parser.error(f"no run {min(unknown)!r}; there are {', '.join(run.name for run in runs)}")
-    if options.earlier is not None:
-        if study is not slots:
-            parser.error("--earlier is of the study slots alone")
-        place, options.earlier = options.earlier, json.loads(options.earlier.read_text())
-        for key in ("config", "epochs"):
-            if options.earlier[key] != getattr(options, key):
-                parser.error(
-                    f"{place}: its {key} is {options.earlier[key]}, not {getattr(options, key)}"
-                )
+    options.earlier_runs = earlier_runs(options, parser)
     options.chosen = [run for run in runs if run.name in names]
     options.output_dir = options.output_dir.absolute()
     options.output_dir.mkdir(parents=True, exist_ok=True)

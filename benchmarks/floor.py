@@ -175,7 +175,7 @@ def main() -> None:
     if options.command == "rates":
         print(json.dumps(measured_rates(options.precision)))
         return
-    settings = layers.load(options.config, [], system=options.system)
+    settings = layers.load(options.config, system=options.system)
     machine = {
         "operations_a_second": options.teraflops * 1e12,
         "bytes_a_second": options.terabytes * 1e12,

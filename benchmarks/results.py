@@ -52,8 +52,6 @@ COLUMNS = (
     ("reverse PPL", "ngram", "reverse_ppl", 1),
 )
 """Title, which checkpoint's, key, digits."""
-COLOURS = 20
-"""Of the palette."""
 MARKS = ("os^", "DPv")
 """By how often the colours have run out, then by seed."""
 FAR = 1.3
@@ -174,7 +172,10 @@ def picture(documents: list[dict], path: Path) -> None:
     # Names of such neighbours would hide each other at their points; here the best stand first.
     ordered = sorted(documents, key=lambda item: item["best_valid"]["iw_ppl"])
     families = sorted({_family(document) for document in ordered})
-    top = FAR * statistics.median(document["best_valid"]["iw_ppl"] for document in ordered)
+    palette = pyplot.get_cmap("tab20")
+    # The study of slots draws what is finished, which may be nothing.
+    bounds = [document["best_valid"]["iw_ppl"] for document in ordered] or [0.0]
+    top = FAR * statistics.median(bounds)
     for document in ordered:
         metrics, seed = document["best_valid"], document["seed"]
         height = min(metrics["iw_ppl"], top)
@@ -188,12 +189,12 @@ def picture(documents: list[dict], path: Path) -> None:
                 label=document["name"],
             )
         elif metrics.get("mi_exact") is not None:
-            turn, place = divmod(families.index(_family(document)), COLOURS)
+            turn, place = divmod(families.index(_family(document)), palette.N)
             axes.plot(
                 metrics["mi_exact"],
                 height,
                 MARKS[turn % len(MARKS)][seed % len(MARKS[0])],
-                color=pyplot.get_cmap("tab20")(place),
+                color=palette(place),
                 markeredgecolor="black",
                 label=document["name"],
             )

@@ -31,23 +31,20 @@ while read -r name system options; do
             2>>"$folder/$name.log"
         touch "$run/trained"
     fi
-    for checkpoint in best best_valid; do
+    for checkpoint in best_valid best; do
         # Where both marks are on the same weights, one evaluation serves both.
-        if [ "$checkpoint" = best_valid ] && [ -e "$run/metrics-best.json" ] &&
-            ! [ -e "$run/metrics-best_valid.json" ] &&
+        if [ "$checkpoint" = best ] && [ -e "$run/metrics-best_valid.json" ] &&
+            ! [ -e "$run/metrics-best.json" ] &&
             cmp -s "$run/checkpoints/best.json" "$run/checkpoints/best_valid.json"; then
-            cp "$run/sentences-best.tsv" "$run/sentences-best_valid.tsv"
-            sed 's/"checkpoint": "best"/"checkpoint": "best_valid"/' "$run/metrics-best.json" \
-                >"$run/metrics-best_valid.json.new"
-            mv "$run/metrics-best_valid.json.new" "$run/metrics-best_valid.json"
+            cp "$run/sentences-best_valid.tsv" "$run/sentences-best.tsv"
+            sed 's/"checkpoint": "best_valid"/"checkpoint": "best"/' \
+                "$run/metrics-best_valid.json" >"$run/metrics-best.json.new"
+            mv "$run/metrics-best.json.new" "$run/metrics-best.json"
         fi
-        # Of weights that are the best by the paper's -ELBO alone, its own columns are all that is
-        # shown: the bound, the longest part of an evaluation, is left out.
+        # Of the best by the paper's -ELBO its own columns are all that is shown: the bound, the
+        # longest part of an evaluation, is left out.
         draws=
-        if [ "$checkpoint" = best_valid ] ||
-            cmp -s "$run/checkpoints/best.json" "$run/checkpoints/best_valid.json"; then
-            draws="--iw_samples 128"
-        fi
+        [ "$checkpoint" = best ] || draws="--iw_samples 128"
         # shellcheck disable=SC2086 # An option and its value, or nothing.
         [ -e "$run/metrics-$checkpoint.json" ] ||
             "$python" "$root/eval.py" --run "$run" --checkpoint "$checkpoint" $draws \

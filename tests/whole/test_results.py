@@ -58,6 +58,11 @@ def test_curves_have_the_last_validation_of_every_epoch(results, tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_of_no_finished_run_is_one_all_the_same(results, tmp_path):
+    results.picture([], tmp_path / "none.png")
+    assert (tmp_path / "none.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_page_has_the_numbers_of_its_files():
     page = (ROOT / "docs" / "results" / "index.md").read_text(encoding="utf-8")
     rows = {}
