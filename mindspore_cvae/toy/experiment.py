@@ -26,7 +26,7 @@ from mindspore_cvae.runs import lock as runs_lock
 from mindspore_cvae.runs.checkpoints import CheckpointError
 from mindspore_cvae.toy import clusters
 from mindspore_cvae.toy.pictures import TOY_RESULT, draw, save_snapshots
-from mindspore_cvae.toy.systems import TOY_SYSTEMS
+from mindspore_cvae.toy.systems import BETA, NOISES_PER_CATEGORY, TOY_SYSTEMS
 
 SNAPSHOTS = (0, 5_000, 15_000, 30_000, 80_000)
 """Iterations of the paper's pictures."""
@@ -53,12 +53,14 @@ class Experiment:
     """One run of the experiment.
 
     Attributes:
-        system: a row of ``categories.TOY_SYSTEMS``.
+        system: a row of ``systems.TOY_SYSTEMS``.
         categories: K.
         seed: of everything.
         iterations: of the model, each with five of the critic.
         stop_after_99: iterations for which separability must have stayed above 99% for training to
             stop; None: never.
+        noises_per_category: rows of a batch that share a drawn category.
+        beta: weight of the divergence.
     """
 
     system: str
@@ -66,11 +68,22 @@ class Experiment:
     seed: int = 0
     iterations: int = SNAPSHOTS[-1]
     stop_after_99: int | None = None
+    noises_per_category: int = NOISES_PER_CATEGORY
+    beta: float = BETA
 
     def fingerprints(self) -> dict[str, str]:
         """What a run that is taken up again must share."""
-        names = ("system", "categories", "seed")
+        names = ("system", "categories", "seed", *LATER)
         return {name: str(getattr(self, name)) for name in names}
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch."""
+        return TOY_SYSTEMS[self.system].batch_size(self.categories, self.noises_per_category)
+
+
+LATER = {"noises_per_category": str(NOISES_PER_CATEGORY), "beta": str(BETA)}
+"""What runs have that were begun before these could be chosen."""
 
 
 @dataclass
@@ -152,7 +165,13 @@ def run(experiment: Experiment, folder: Path) -> dict:
         from mindspore_cvae.toy.training import ToyTrainer
 
         system = TOY_SYSTEMS[experiment.system]
-        trainer = ToyTrainer(system, experiment.categories, experiment.seed)
+        trainer = ToyTrainer(
+            system,
+            experiment.categories,
+            experiment.seed,
+            noises=experiment.noises_per_category,
+            beta=experiment.beta,
+        )
         so_far = Progress()
         if saved is not None:
             so_far = _read_progress(saved)
@@ -195,7 +214,7 @@ def prepare(experiment: Experiment, folder: Path) -> checkpoints.Checkpoint | No
         return None
     saved = checkpoints.load(folder / runs_folder.CHECKPOINTS)
     for name, value in experiment.fingerprints().items():
-        before = saved.fingerprints.get(name, "none")
+        before = saved.fingerprints.get(name, LATER.get(name, "none"))
         if before != value:
             raise InputError(
                 f"{folder} holds a run with --{name} {before}, not {value}: give the same to "
@@ -296,7 +315,8 @@ def _result(experiment: Experiment, so_far: Progress, last: dict[str, float]) ->
         "system": experiment.system,
         "categories": experiment.categories,
         "seed": experiment.seed,
-        "batch_size": TOY_SYSTEMS[experiment.system].batch_size(experiment.categories),
+        "batch_size": experiment.batch_size,
+        "beta": experiment.beta,
         "iterations": so_far.iteration,
         **last,
         "iterations_to_99": so_far.iterations_to_99(),

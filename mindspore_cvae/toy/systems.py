@@ -18,8 +18,10 @@ MODEL_LAYERS = 3
 """Hidden layers of encoder and decoder."""
 CRITIC_LAYERS = 2
 CRITIC_UPDATES = 5
+BETA = 1.0
 NOISES_PER_CATEGORY = 64
-"""Rows of a batch that share a drawn category."""
+"""Rows of a batch that share a drawn category, as the released code has it for every K. The paper's
+batch of 256 (Section 4.1) has 256 / K."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,12 @@ class ToySystem:
     learning_rate: float
     """Of Adam, for the model and for the critic."""
     separate_draws: int | None
-    """Categories that are drawn for a batch, one row each; None draws K with
-    :data:`NOISES_PER_CATEGORY` rows each."""
+    """Categories that are drawn for a batch, one row each; None draws K, each with several noises
+    (:data:`NOISES_PER_CATEGORY` by default)."""
 
-    def batch_size(self, categories: int) -> int:
+    def batch_size(self, categories: int, noises: int = NOISES_PER_CATEGORY) -> int:
         """Rows of a batch, each of which every view encodes once."""
-        return self.separate_draws or NOISES_PER_CATEGORY * categories
+        return self.separate_draws or noises * categories
 
 
 # Two views differ by their noise alone, and there is no L_SQ.
@@ -72,11 +74,25 @@ def one_hot(labels: np.ndarray, categories: int) -> np.ndarray:
     return np.eye(categories, dtype=np.float32)[labels]
 
 
-def draw_batch(system: ToySystem, categories: int, seed: int, iteration: int) -> ToyBatch:
-    """The batch of an iteration, counted from 0: it depends on nothing that ran before."""
+def draw_batch(
+    system: ToySystem,
+    categories: int,
+    seed: int,
+    iteration: int,
+    noises: int = NOISES_PER_CATEGORY,
+) -> ToyBatch:
+    """The batch of an iteration, counted from 0: it depends on nothing that ran before.
+
+    Args:
+        system: the row.
+        categories: K.
+        seed: of everything.
+        iteration: counted from 0.
+        noises: rows that share a drawn category; of no effect where each row draws its own.
+    """
     source = randomness.generator(seed, "batch", iteration)
     if system.separate_draws is None:
-        labels = np.repeat(source.integers(0, categories, categories), NOISES_PER_CATEGORY)
+        labels = np.repeat(source.integers(0, categories, categories), noises)
     else:
         labels = source.integers(0, categories, system.separate_draws)
     rows = system.slots.views * len(labels)

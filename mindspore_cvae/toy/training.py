@@ -212,6 +212,8 @@ class ToyTrainer:
         categories: K.
         seed: of parameters, batches and noise.
         iterations_per_call: of one graph; what is left over runs one by one.
+        noises: rows of a batch that share a drawn category.
+        beta: weight of the divergence.
     """
 
     def __init__(
@@ -220,10 +222,13 @@ class ToyTrainer:
         categories: int,
         seed: int,
         iterations_per_call: int = ITERATIONS_PER_CALL,
+        noises: int = toy.NOISES_PER_CATEGORY,
+        beta: float = toy.BETA,
     ):
         self.system = system
         self.categories = categories
         self.seed = seed
+        self.noises = noises
         self.iterations_per_call = iterations_per_call
         self.model = build_toy(system, categories, seed)
         self.step = build_toy_step(self.model, system)
@@ -232,12 +237,12 @@ class ToyTrainer:
             for count in (iterations_per_call, 1)
         }
         self.codes = Codes(self.model).set_train(False)
-        self.weight = Tensor(np.ones(system.batch_size(categories), np.float32))
-        self.beta = Tensor(1.0, ms.float32)
+        self.weight = Tensor(np.ones(system.batch_size(categories, noises), np.float32))
+        self.beta = Tensor(beta, ms.float32)
 
     def batch(self, iteration: int) -> ToyBatch:
         """See :func:`toy.systems.draw_batch`."""
-        return toy.draw_batch(self.system, self.categories, self.seed, iteration)
+        return toy.draw_batch(self.system, self.categories, self.seed, iteration, self.noises)
 
     def train(self, start: int, count: int) -> np.ndarray:
         """Iterations start ... start + count - 1.

@@ -236,6 +236,34 @@ def test_batches_are_pure_functions_of_seed_and_iteration(name):
         assert (batch.x.reshape(4, 64, 4) == batch.x[::64][:, None]).all()
 
 
+def test_the_papers_batch_has_fewer_noises_of_each_category():
+    system = TOY_SYSTEMS["cvae_plus"]
+    batch = draw_batch(system, 16, 1, 7, noises=16)
+    assert batch.x.shape == (256, 16)
+    assert batch.prior.shape == (CRITIC_UPDATES + 1, 512, 2)
+    assert (batch.x.reshape(16, 16, 16) == batch.x[::16][:, None]).all()
+    # The same categories are drawn, whatever the number of noises.
+    assert np.array_equal(batch.x[::16], draw_batch(system, 16, 1, 7).x[::64])
+    assert (
+        system.batch_size(16, 16) == 256 == Experiment("cvae_plus", 16, 0, 1, None, 16).batch_size
+    )
+
+
+def test_beta_weighs_the_divergence_of_the_loss(contrastive):
+    """Two of its values give the divergence, which NumPy computes from the first critic."""
+    trainer = contrastive.restored()
+    at_one = trainer.train(0, 1)[0]
+    half = ToyTrainer(TOY_SYSTEMS["cvae_plus"], K, SEED, 2, beta=0.5)
+    at_half, after = half.train(0, 1)[0], copied(half)
+    batch = half.batch(0)
+    x = np.concatenate([batch.x, batch.x]).astype(float)
+    z, _ = forward(
+        layers(contrastive.start, "posterior.layers."), np.concatenate([x, batch.posterior], 1)
+    )
+    f, _ = forward(layers(after, "divergence.critic.layers."), np.concatenate([z, x], 1))
+    assert at_one - at_half == pytest.approx(0.5 * f.sum() / len(batch.x), rel=1e-3)
+
+
 @pytest.fixture
 def fine(monkeypatch):
     """Snapshots, points of the curve and checkpoints after few iterations."""
@@ -270,6 +298,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(fine, tmp_path, monke
     assert checkpoints.steps(folder) == [4]
     with pytest.raises(InputError, match="--seed 5, not 6"):
         toy_experiment.run(replace(experiment, seed=6), tmp_path / "parts")
+    with pytest.raises(InputError, match="--beta 1.0, not 0.5"):
+        toy_experiment.run(replace(experiment, beta=0.5), tmp_path / "parts")
     resumed = toy_experiment.run(experiment, tmp_path / "parts")
 
     ends = [checkpoints.load(tmp_path / name / "checkpoints") for name in ("whole", "parts")]
@@ -303,6 +333,16 @@ def test_an_end_between_two_points_is_measured_and_leaves_no_trace(fine, tmp_pat
     assert longer["silhouette"] == longer["curve"][-1]["silhouette"]
 
 
+def test_a_run_begun_before_the_batch_could_be_chosen_goes_on(tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    old = {"system": "vae", "categories": "4", "seed": "0"}
+    checkpoints.save(folder, 1, {"a": np.zeros(1, np.float32)}, {}, old)
+    assert toy_experiment.prepare(Experiment("vae", 4), tmp_path).step == 1
+    with pytest.raises(InputError, match="--noises_per_category 64, not 16"):
+        toy_experiment.prepare(Experiment("vae", 4, noises_per_category=16), tmp_path)
+
+
 def row(iteration, separability):
     return {"iteration": iteration, "separability": separability}
 
@@ -332,6 +372,10 @@ def test_where_a_run_ends(reached, stop_after, end):
         (["--categories", "1"], "from 2 to 64"),
         (["--iterations", "-1"], "whole number"),
         (["--system", "ae"], "invalid choice"),
+        (["--beta", "-1"], "not a number, 0 or more"),
+        (["--beta", "nan"], "not a number, 0 or more"),
+        (["--noises_per_category", "0"], "whole number"),
+        (["--system", "vae", "--noises_per_category", "4"], "draws its own category"),
         (["--figure", "a.png"], "the folder of at least one run"),
         (["--figure", "a.pdf", "."], "a .png to write"),
         (["--figure", "a.png", "."], "holds no finished run"),
