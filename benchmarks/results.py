@@ -7,8 +7,8 @@ evaluated, docs/results/DATA/NAME.json is written anew, with IW-NLL of every sen
 perplexities by KenLM of its ``ngram.json``, if it has one. Where a run holds
 ``metrics-later.json``, ``grammatical`` and ``mi_exact`` were read there. Then, with or without it,
 the tables of docs/results/index.md, with the differences of IW-NLL from the runs ``lstm_lm`` and
-``vae`` over pairs of sentences, and the pictures of every DATA (MI against IW-PPL; curves by epoch)
-are made from the files that are there.
+``vae`` over pairs of sentences, and the pictures of every DATA (MI against IW-PPL; curves by epoch;
+what critics say by epoch, Figure 3) are made from the files that are there.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from mindspore_cvae.common.numbers import signed_with_error
 from mindspore_cvae.report.comparison import difference
 from mindspore_cvae.reproduction.paper import TABLE_1
 from mindspore_cvae.runs import folder as runs_folder
+from mindspore_cvae.systems import SYSTEMS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -65,6 +66,8 @@ CURVES = {
 """Of every validation, in nats a sentence: title, colour and style."""
 VALIDATIONS = ("epoch", "step", "rec", "kl", "kl_exact", "mi", "mi_exact", *CURVES)
 """What is kept of every validation."""
+CRITICS = {"kl": "KL, by critics", "mi": "MI, by critics", "kl_exact": "exact KL"}
+"""What Figure 3 shows of every validation, and the truth beside it."""
 PANELS = 5
 """Of a row of curves."""
 
@@ -257,6 +260,39 @@ def curves(found: Mapping[str, list[dict]], path: Path) -> None:
     _write(figure, path)
 
 
+def critics(documents: list[dict], path: Path) -> None:
+    """Figure 3 of the paper, of runs whose divergence critics estimate: their KL and MI by epoch,
+    MI with its ceiling, and the exact KL. A panel each, a line a run; seeds of one run share a
+    colour."""
+    from matplotlib import pyplot, ticker
+
+    figure, panels = pyplot.subplots(
+        *(1, len(CRITICS)), figsize=(4 * len(CRITICS) + 2.2, 3.8), layout="constrained"
+    )
+    families = sorted({_family(document) for document in documents})
+    palette = pyplot.get_cmap("tab10")
+    for panel, (key, title) in zip(panels, CRITICS.items(), strict=True):
+        for document in documents:
+            turn, place = divmod(families.index(_family(document)), palette.N)
+            panel.plot(
+                [row["epoch"] for row in document["by_epoch"]],
+                [row[key] for row in document["by_epoch"]],
+                MARKS[turn % len(MARKS)][document["seed"] % len(MARKS[0])] + "-",
+                markersize=4,
+                color=palette(place),
+                label=document["name"] if panel is panels[0] else None,
+            )
+        panel.axhline(0, color="black", linewidth=0.8)
+        panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        panel.set_xlabel("epoch")
+        panel.set_ylabel(f"{title}, nats")
+        panel.grid(alpha=0.3)
+    ceiling = max(row["mi_exact"] for document in documents for row in document["by_epoch"])
+    panels[1].axhline(ceiling, color="black", linestyle="--", label="the most that MI can be")
+    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
+    _write(figure, path)
+
+
 def _write(figure, path: Path) -> None:
     from matplotlib import pyplot
 
@@ -304,6 +340,18 @@ def write_page() -> None:
                 "Validation by epoch of the runs whose logs were kept (the bound of few draws that "
                 "training reads):",
                 f"![nats a sentence by epoch, {folder.name}]({folder.name}-curves.png)",
+            ]
+        estimated = [
+            document
+            for document in documents
+            if "by_epoch" in document and SYSTEMS[document["system"]].has_critics
+        ]
+        if estimated:
+            critics(estimated, RESULTS / f"{folder.name}-critics.png")
+            parts += [
+                "Figure 3 of the paper, of the same validations: KL and MI by the critics, and the "
+                "exact KL:",
+                f"![KL and MI by epoch, {folder.name}]({folder.name}-critics.png)",
             ]
     page = RESULTS / "index.md"
     text = page.read_text(encoding="utf-8")

@@ -42,6 +42,26 @@ def test_runs_of_different_days_are_paired_by_their_files(results):
     assert not any("iw_nll_to_vae" in entry for entry in documents)
 
 
+def test_what_critics_say_is_drawn_with_the_ceiling_of_mi(results, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(results, "_write", lambda figure, path: figures.append(figure))
+    rows = [
+        {"epoch": 1, "kl": 2.0, "mi": -1.0, "kl_exact": 20.0, "mi_exact": 7.0},
+        {"epoch": 2, "kl": -3.0, "mi": 9.0, "kl_exact": 30.0, "mi_exact": 7.6},
+    ]
+    documents = [
+        {"name": name, "seed": seed, "by_epoch": rows}
+        for seed, name in enumerate(("ivae", "ivae_seed1"))
+    ]
+    results.critics(documents, tmp_path / "critics.png")
+    kl, mi, exact = figures[0].axes
+    assert [list(line.get_ydata()) for line in kl.lines[:2]] == [[2.0, -3.0]] * 2
+    assert kl.lines[0].get_color() == kl.lines[1].get_color()
+    assert kl.lines[0].get_marker() != kl.lines[1].get_marker()
+    assert mi.lines[-1].get_ydata()[0] == 7.6
+    assert list(exact.lines[0].get_ydata()) == [20.0, 30.0]
+
+
 def test_curves_have_the_last_validation_of_every_epoch(results, tmp_path):
     """An epoch that a resume repeats counts once; what a system lacks is no line."""
     log = [
