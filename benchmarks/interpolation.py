@@ -1,11 +1,12 @@
 """Sentences on the line between two (Section 4.5, Table 6): many pairs, in numbers and a picture.
 
     python benchmarks/interpolation.py --runs RUN [RUN ...] [--pairs 200] [--steps 11]
-                                       [--split test] [--json FILE] [--picture FILE.png]
+                                       [--split test] [--checkpoint best_valid]
+                                       [--json FILE] [--picture FILE.png]
 
 Sentences 2i - 1 and 2i of the split are the ends of pair i. Each end is the mean of
 ``eval.samples`` draws from q(z|x), as the paper has it, and every z between the two is decoded
-greedily, from the checkpoint ``best_valid``. By lambda, the weight of the first sentence:
+greedily. By lambda, the weight of the first sentence:
 
 grammatical  share of the decoded sentences that the embedded corpus's grammar can produce; left
              out on other text
@@ -76,9 +77,9 @@ def measure(paths: list[list[Words]], ends: list[tuple[Words, Words]], has_gramm
     return found
 
 
-def interpolate(run: Path, pairs: int, steps: int, split: str) -> dict:
+def interpolate(run: Path, pairs: int, steps: int, split: str, checkpoint: str) -> dict:
     """A run's numbers, and its first path."""
-    model = ContrastiveVAE.load(run, "best_valid")
+    model = ContrastiveVAE.load(run, checkpoint)
     config = model.config
     sentences = {part.name: part for part in corpus_of_run(config, run).splits}[split].sentences
     chosen = sentences[: 2 * pairs]
@@ -96,6 +97,7 @@ def interpolate(run: Path, pairs: int, steps: int, split: str) -> dict:
         "run": run.name,
         "system": config.system,
         "seed": config.seed,
+        "checkpoint": checkpoint,
         **measure(paths, ends, config.data.dir is None),
         "first_path": texts[:steps],
     }
@@ -142,12 +144,19 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200, metavar="N", help="(200)")
     parser.add_argument("--steps", type=int, default=11, metavar="N", help="(11)")
     parser.add_argument("--split", choices=("valid", "test"), default="test", help="(test)")
+    parser.add_argument(
+        "--checkpoint", choices=("best_valid", "best", "last"), default="best_valid"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--picture", type=Path, metavar="FILE.png")
     arguments = parser.parse_args()
     documents = []
     for run in arguments.runs:
-        documents.append(interpolate(run, arguments.pairs, arguments.steps, arguments.split))
+        documents.append(
+            interpolate(
+                *(run, arguments.pairs, arguments.steps, arguments.split, arguments.checkpoint)
+            )
+        )
         shown = {key: value for key, value in documents[-1].items() if key != "first_path"}
         print(json.dumps(shown), *documents[-1]["first_path"], sep="\n", flush=True)
     if arguments.json is not None:

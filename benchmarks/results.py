@@ -68,6 +68,9 @@ VALIDATIONS = ("epoch", "step", "rec", "kl", "kl_exact", "mi", "mi_exact", *CURV
 """What is kept of every validation."""
 CRITICS = {"kl": "KL, by critics", "mi": "MI, by critics", "kl_exact": "exact KL"}
 """What Figure 3 shows of every validation, and the truth beside it."""
+BEYOND = 10
+"""Times the median over runs of their largest value, from which on a run leaves a picture by epoch
+and its name says how far it goes."""
 PANELS = 5
 """Of a row of curves."""
 
@@ -90,7 +93,7 @@ def collect(folder: Path, hardware: str) -> None:
             "system": config.system,
             "name": name,
             "data": data,
-            "epochs": max(row.get("epoch", 0) for row in log if row.get("event") == "valid"),
+            "epochs": epochs_done(log),
             "seed": config.seed,
             "commit": (folder / f"{run.name}.commit").read_text().strip()[:7],
             "hardware": hardware,
@@ -115,6 +118,14 @@ def validations(log: Iterable[Mapping]) -> list[dict]:
     """What a log says of every epoch, epoch 0 before training included where it was read."""
     by_epoch = {row["epoch"]: row for row in log if row.get("event") == "valid"}
     return [{key: row.get(key) for key in VALIDATIONS} for row in by_epoch.values()]
+
+
+def epochs_done(log: Iterable[Mapping]) -> float:
+    """Passes over the training sentences until the last validation; a part of one to two digits."""
+    rows = list(log)
+    last = max(row["step"] for row in rows if row.get("event") == "valid")
+    epoch = next(row["steps_per_epoch"] for row in rows if row.get("event") == "start")
+    return last // epoch if last % epoch == 0 else round(last / epoch, 2)
 
 
 def add_differences(documents: list[dict]) -> None:
@@ -223,6 +234,12 @@ def curves(found: Mapping[str, list[dict]], path: Path) -> None:
     shows the truth."""
     from matplotlib import pyplot, ticker
 
+    bottom, top = span(
+        [
+            [row[key] for row in epochs for key in CURVES if row[key] is not None]
+            for epochs in found.values()
+        ]
+    )
     columns = min(len(found), PANELS)
     rows = -(-len(found) // columns)
     figure, panels = pyplot.subplots(
@@ -245,11 +262,14 @@ def curves(found: Mapping[str, list[dict]], path: Path) -> None:
                     label=title,
                 )
         panel.set_yscale("log")
+        panel.set_ylim(bottom / 1.1, top * 1.1)
         panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5)))
         panel.yaxis.set_major_formatter("{x:g}")
         panel.yaxis.set_minor_formatter(ticker.NullFormatter())
         panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-        panel.set_title(name, fontsize=10)
+        farthest = max(row[key] for row in epochs for key in CURVES if row[key] is not None)
+        beyond = f" (to {farthest:,.0f})" if farthest > top else ""
+        panel.set_title(name + beyond, fontsize=10)
         panel.set_xlabel("epoch")
         panel.grid(alpha=0.3, which="both")
     for panel in panels.flat[len(found) :]:
@@ -272,6 +292,8 @@ def critics(documents: list[dict], path: Path) -> None:
     families = sorted({_family(document) for document in documents})
     palette = pyplot.get_cmap("tab10")
     for panel, (key, title) in zip(panels, CRITICS.items(), strict=True):
+        bottom, top = span([[row[key] for row in document["by_epoch"]] for document in documents])
+        panel.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
         for document in documents:
             turn, place = divmod(families.index(_family(document)), palette.N)
             panel.plot(
@@ -282,6 +304,13 @@ def critics(documents: list[dict], path: Path) -> None:
                 color=palette(place),
                 label=document["name"] if panel is panels[0] else None,
             )
+            values = [row[key] for row in document["by_epoch"]]
+            if min(values) < bottom or max(values) > top:
+                panel.set_title(
+                    f"{document['name']}: {min(values):,.0f} to {max(values):,.0f}",
+                    fontsize=9,
+                    color=palette(place),
+                )
         panel.axhline(0, color="black", linewidth=0.8)
         panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         panel.set_xlabel("epoch")
@@ -291,6 +320,14 @@ def critics(documents: list[dict], path: Path) -> None:
     panels[1].axhline(ceiling, color="black", linestyle="--", label="the most that MI can be")
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     _write(figure, path)
+
+
+def span(runs: list[list[float]]) -> tuple[float, float]:
+    """The least and the largest value of all runs but those that go far beyond the others."""
+    largest = [max(abs(value) for value in values) for values in runs]
+    near = BEYOND * statistics.median(largest)
+    kept = [values for values, most in zip(runs, largest, strict=True) if most <= near]
+    return min(min(values) for values in kept), max(max(values) for values in kept)
 
 
 def _write(figure, path: Path) -> None:

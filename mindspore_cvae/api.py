@@ -162,7 +162,7 @@ class ContrastiveVAE:
         config: the run's configuration.
         vocabulary: its words.
         folder: its folder.
-        checkpoint: ``best`` or ``last``.
+        checkpoint: ``best``, ``best_valid`` or ``last``.
         step: training steps behind the weights.
         latent_size: Z.
     """
@@ -201,7 +201,8 @@ class ContrastiveVAE:
 
         Args:
             run: the run's folder.
-            checkpoint: ``best`` on validation, or ``last``.
+            checkpoint: ``best`` on validation by the paper's -ELBO, ``best_valid`` by the bound, or
+                ``last``.
             device_target: ``auto``, ``CPU``, ``GPU`` or ``Ascend``; None takes the run's.
             device_id: number of the device.
             config: from :func:`runs.folder.read_config`, instead of the two before.

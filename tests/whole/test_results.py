@@ -62,6 +62,21 @@ def test_what_critics_say_is_drawn_with_the_ceiling_of_mi(results, tmp_path, mon
     assert list(exact.lines[0].get_ydata()) == [20.0, 30.0]
 
 
+def test_epochs_are_counted_in_parts_where_steps_ended_the_run(results):
+    start = {"event": "start", "steps_per_epoch": 400}
+    steps = [{"event": "valid", "step": step} for step in (400, 800)]
+    assert str(results.epochs_done([start, *steps, {"event": "step", "step": 900}])) == "2"
+    assert results.epochs_done([start, {"event": "valid", "step": 130}]) == 0.33
+
+
+def test_a_run_that_goes_far_beyond_the_others_does_not_set_the_scale(results):
+    others = [[1.0, 4.0], [2.0, 5.0], [-3.0, 3.0]]
+    assert results.span(others) == (-3.0, 5.0)
+    assert results.span([*others, [-900.0, 1300.0]]) == (-3.0, 5.0)
+    # Ten times the median of the largest values, 4: within.
+    assert results.span([*others, [0.0, 40.0]]) == (-3.0, 40.0)
+
+
 def test_curves_have_the_last_validation_of_every_epoch(results, tmp_path):
     """An epoch that a resume repeats counts once; what a system lacks is no line."""
     log = [
