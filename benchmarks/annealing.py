@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from mindspore_cvae.common import randomness
 from mindspore_cvae.data.batches import EpochPlan, batches
 from mindspore_cvae.data.widths import corpus_widths
 from mindspore_cvae.devices import choosing
+from mindspore_cvae.errors import run_command
 from mindspore_cvae.evaluation import annealing, bounds
 from mindspore_cvae.evaluation.importance import ImportanceSampler
 from mindspore_cvae.evaluation.scoring import Scorer
@@ -118,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

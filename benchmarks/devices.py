@@ -24,6 +24,7 @@ from floor import BASE
 from worker import Case, project_model, training_split, training_steps
 
 from mindspore_cvae.config import layers
+from mindspore_cvae.errors import run_command
 from mindspore_cvae.systems import SYSTEMS
 
 
@@ -105,4 +106,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

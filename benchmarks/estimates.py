@@ -28,6 +28,7 @@ import results
 from mindspore_cvae import __version__
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.common.numbers import signed_with_error
+from mindspore_cvae.errors import run_command
 from mindspore_cvae.report.comparison import difference
 from mindspore_cvae.runs.folder import read_log, read_sentences
 
@@ -303,4 +304,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

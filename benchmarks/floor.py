@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from mindspore_cvae.config import layers
 from mindspore_cvae.devices import choosing
+from mindspore_cvae.errors import run_command
 
 BASE = {"words": 23, "batch": 32, "vocabulary": 10002}
 """The step that is measured: PTB's size, sentences of 24 predicted tokens."""
@@ -185,4 +187,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

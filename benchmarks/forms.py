@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from mindspore import Parameter, nn, ops
 from worker import STEPS, Case, project_steps, timed, training_split
 
 from mindspore_cvae.config import layers
+from mindspore_cvae.errors import run_command
 from mindspore_cvae.model import building, networks
 from mindspore_cvae.training import profiling
 from mindspore_cvae.training.steps import updates
@@ -176,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -14,6 +14,7 @@ import time
 
 from mindspore_cvae.config import layers
 from mindspore_cvae.devices import choosing
+from mindspore_cvae.errors import run_command
 
 VOCABULARY_SIZE = 10002
 
@@ -89,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

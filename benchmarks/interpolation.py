@@ -26,6 +26,7 @@ import argparse
 import io
 import json
 import math
+import sys
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
@@ -36,6 +37,7 @@ import numpy as np
 from mindspore_cvae.api import ContrastiveVAE, interpolation_weights
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.data import grammar
+from mindspore_cvae.errors import run_command
 from mindspore_cvae.runs.folder import corpus_of_run
 
 Words = Sequence[str]
@@ -166,4 +168,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import platform
+import sys
 import time
 from collections.abc import Callable
 
@@ -23,6 +24,7 @@ from mindspore_cvae import __version__
 from mindspore_cvae.config import layers
 from mindspore_cvae.data.batches import EpochPlan, batch_dataset, make_batch
 from mindspore_cvae.devices import choosing
+from mindspore_cvae.errors import run_command
 from mindspore_cvae.training.noise import NoiseMaker
 
 
@@ -113,4 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from pathlib import Path
 from unittest import mock
@@ -22,6 +23,7 @@ import numpy as np
 from mindspore_cvae.common.numbers import signed_with_error
 from mindspore_cvae.data.widths import corpus_widths
 from mindspore_cvae.devices import choosing
+from mindspore_cvae.errors import run_command
 from mindspore_cvae.evaluation import proposals
 from mindspore_cvae.evaluation.importance import ImportanceSampler
 from mindspore_cvae.evaluation.scoring import Scorer
@@ -116,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -17,6 +17,7 @@ import argparse
 import io
 import json
 import statistics
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.common.numbers import signed_with_error
+from mindspore_cvae.errors import run_command
 from mindspore_cvae.report.comparison import difference
 from mindspore_cvae.reproduction.paper import TABLE_1
 from mindspore_cvae.runs import folder as runs_folder
@@ -411,4 +413,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     np.seterr(all="raise")
-    main()
+    sys.exit(run_command(main))

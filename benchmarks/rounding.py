@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from mindspore_cvae.data.batches import EpochPlan, make_batch
 from mindspore_cvae.data.corpus import Corpus, load_corpus
 from mindspore_cvae.data.widths import corpus_widths
 from mindspore_cvae.devices import choosing
+from mindspore_cvae.errors import run_command
 from mindspore_cvae.runs import folder
 from mindspore_cvae.training.noise import NoiseMaker
 from mindspore_cvae.training.schedules import SCHEDULES
@@ -192,4 +194,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

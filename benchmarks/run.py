@@ -24,6 +24,7 @@ from pathlib import Path
 from floor import BASE, decoding_work, step_work
 
 from mindspore_cvae.config import layers
+from mindspore_cvae.errors import run_command
 from mindspore_cvae.systems import SYSTEMS
 
 TWIN_SYSTEMS = ("vae", "cvae_plus_mi")
@@ -309,4 +310,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))
