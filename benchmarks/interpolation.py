@@ -16,7 +16,8 @@ to_second    the same, to the second one
 to_next      the same, to the next sentence of the path; its least value along the path, over pairs,
              is ``widest_step``
 
-and ``different``, how many different sentences a path has: a model whose decoder does not listen
+``to_first`` and ``grammatical`` have their standard errors over pairs in ``..._error``; and
+``different`` says how many different sentences a path has: a model whose decoder does not listen
 to z has one, the same for all pairs, and one that jumps has two.
 """
 
@@ -37,7 +38,7 @@ import numpy as np
 from mindspore_cvae.api import ContrastiveVAE, interpolation_weights
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.data import grammar
-from mindspore_cvae.errors import run_command
+from mindspore_cvae.errors import InputError, run_command
 from mindspore_cvae.runs.folder import corpus_of_run
 
 Words = Sequence[str]
@@ -46,6 +47,11 @@ Words = Sequence[str]
 def likeness(first: Words, second: Words) -> float:
     """Of two sentences, 0 to 1."""
     return SequenceMatcher(None, first, second, autojunk=False).ratio()
+
+
+def error(values: np.ndarray) -> list[float]:
+    """Standard errors of means over the first axis."""
+    return (values.std(0, ddof=1) / math.sqrt(len(values))).tolist()
 
 
 def measure(paths: list[list[Words]], ends: list[tuple[Words, Words]], has_grammar: bool) -> dict:
@@ -66,6 +72,7 @@ def measure(paths: list[list[Words]], ends: list[tuple[Words, Words]], has_gramm
     found = {
         "pairs": len(paths),
         "to_first": to_first.mean(0).tolist(),
+        "to_first_error": error(to_first),
         "to_second": to_second.mean(0).tolist(),
         "to_next": to_next.mean(0).tolist(),
         "widest_step": float(to_next.min(1).mean()),
@@ -76,6 +83,7 @@ def measure(paths: list[list[Words]], ends: list[tuple[Words, Words]], has_gramm
             [[grammar.log_probability(text) > -math.inf for text in path] for path in paths]
         )
         found["grammatical"] = is_grammatical.mean(0).tolist()
+        found["grammatical_error"] = error(is_grammatical)
     return found
 
 
@@ -84,6 +92,10 @@ def interpolate(run: Path, pairs: int, steps: int, split: str, checkpoint: str) 
     model = ContrastiveVAE.load(run, checkpoint)
     config = model.config
     sentences = {part.name: part for part in corpus_of_run(config, run).splits}[split].sentences
+    if len(sentences) < 2 * pairs:
+        raise InputError(
+            f"--pairs: {pairs} pairs take {2 * pairs} sentences, and {split} has {len(sentences)}"
+        )
     chosen = sentences[: 2 * pairs]
     z = model.encode_numbered(chosen, config.eval.samples).reshape(-1, 2, model.latent_size)
     weights = interpolation_weights(steps)[None, :, None].astype(np.float32)

@@ -26,7 +26,7 @@ import numpy as np
 
 from mindspore_cvae.common.files import write_atomically
 from mindspore_cvae.common.numbers import signed_with_error
-from mindspore_cvae.errors import run_command
+from mindspore_cvae.errors import InputError, run_command
 from mindspore_cvae.report.comparison import difference
 from mindspore_cvae.reproduction.paper import TABLE_1
 from mindspore_cvae.runs import folder as runs_folder
@@ -66,7 +66,10 @@ CURVES = {
     "true_nll": ("truth", "black", "--"),
 }
 """Of every validation, in nats a sentence: title, colour and style."""
-VALIDATIONS = ("epoch", "step", "rec", "kl", "kl_exact", "mi", "mi_exact", *CURVES)
+VALIDATIONS = (
+    *("epoch", "step", "rec", "kl", "kl_exact", "mi", "mi_exact", "mi_exact_ceiling"),
+    *CURVES,
+)
 """What is kept of every validation."""
 CRITICS = {"kl": "KL, by critics", "mi": "MI, by critics", "kl_exact": "exact KL"}
 """What Figure 3 shows of every validation, and the truth beside it."""
@@ -131,8 +134,8 @@ def epochs_done(log: Iterable[Mapping]) -> float:
 
 
 def add_differences(documents: list[dict]) -> None:
-    """Differences of IW-NLL from the yardsticks, of the runs whose files have its sentences too;
-    what a file says already stays."""
+    """Differences of IW-NLL from the yardsticks, each of the document's own seed where there is
+    one, else of seed 0; of the runs whose files have its sentences too."""
 
     def sentences(document: dict) -> dict[str, list[str]]:
         columns = {
@@ -141,11 +144,12 @@ def add_differences(documents: list[dict]) -> None:
         return {key: values for key, values in columns.items() if values}
 
     for yardstick in YARDSTICKS:
-        others = [sentences(other) for other in documents if other["name"] == yardstick]
+        by_seed = {other["seed"]: other for other in documents if _family(other) == yardstick}
         for document in documents:
-            if document["name"] == yardstick or not others:
+            other = by_seed.get(document["seed"], by_seed.get(0))
+            if other is None or other is document:
                 continue
-            pair = others[0], sentences(document)
+            pair = sentences(other), sentences(document)
             if len(pair[0].get("iw_nll", ())) == len(pair[1].get("iw_nll", ())):
                 found = difference(*pair, "iw_nll")
                 if found is not None:
@@ -158,7 +162,12 @@ def table(documents: list[dict], data: str) -> str:
     head = ["run", "epochs", "seed", "commit"]
     head += ["paper's PPL"] if printed else []
     head += [title for title, *_ in COLUMNS]
-    head += [f"to `{yardstick}`" for yardstick in YARDSTICKS]
+    measured = [
+        yardstick
+        for yardstick in YARDSTICKS
+        if any(f"iw_nll_to_{yardstick}" in document for document in documents)
+    ]
+    head += [f"to `{yardstick}`" for yardstick in measured]
     lines = [head, ["---"] * len(head)]
     for document in documents:
         line = [f"`{document['name']}`"]
@@ -169,7 +178,7 @@ def table(documents: list[dict], data: str) -> str:
         for _, mark, key, digits in COLUMNS:
             value = document.get(mark, {}).get(key)
             line.append("" if value is None else f"{value:.{digits}f}")
-        for yardstick in YARDSTICKS:
+        for yardstick in measured:
             found = document.get(f"iw_nll_to_{yardstick}")
             line.append(signed_with_error(*found) if found else "")
         lines.append(line)
@@ -236,12 +245,12 @@ def curves(found: Mapping[str, list[dict]], path: Path) -> None:
     shows the truth."""
     from matplotlib import pyplot, ticker
 
-    bottom, top = span(
-        [
-            [row[key] for row in epochs for key in CURVES if row[key] is not None]
-            for epochs in found.values()
-        ]
-    )
+    values = {
+        name: [row[key] for row in epochs for key in CURVES if row[key] is not None]
+        for name, epochs in found.items()
+    }
+    # What critics say can be negative, which this scale cannot show.
+    bottom, top = span([[value for value in said if value > 0] for said in values.values()])
     columns = min(len(found), PANELS)
     rows = -(-len(found) // columns)
     figure, panels = pyplot.subplots(
@@ -269,8 +278,8 @@ def curves(found: Mapping[str, list[dict]], path: Path) -> None:
         panel.yaxis.set_major_formatter("{x:g}")
         panel.yaxis.set_minor_formatter(ticker.NullFormatter())
         panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-        farthest = max(row[key] for row in epochs for key in CURVES if row[key] is not None)
-        beyond = f" (to {farthest:,.0f})" if farthest > top else ""
+        least, most = min(values[name]), max(values[name])
+        beyond = f" ({least:,.0f} to {most:,.0f})" if least < bottom or most > top else ""
         panel.set_title(name + beyond, fontsize=10)
         panel.set_xlabel("epoch")
         panel.grid(alpha=0.3, which="both")
@@ -293,33 +302,50 @@ def critics(documents: list[dict], path: Path) -> None:
     )
     families = sorted({_family(document) for document in documents})
     palette = pyplot.get_cmap("tab10")
+    named = set()
     for panel, (key, title) in zip(panels, CRITICS.items(), strict=True):
-        bottom, top = span([[row[key] for row in document["by_epoch"]] for document in documents])
-        panel.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
+        # A posterior without a density has no exact KL.
+        found = {
+            document["name"]: [row for row in document["by_epoch"] if row[key] is not None]
+            for document in documents
+        }
+        values = [[row[key] for row in rows] for rows in found.values() if rows]
+        beyond = []
+        if values:
+            bottom, top = span(values)
+            panel.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
         for document in documents:
+            name, rows = document["name"], found[document["name"]]
+            if not rows:
+                continue
             turn, place = divmod(families.index(_family(document)), palette.N)
             panel.plot(
-                [row["epoch"] for row in document["by_epoch"]],
-                [row[key] for row in document["by_epoch"]],
+                [row["epoch"] for row in rows],
+                [row[key] for row in rows],
                 MARKS[turn % len(MARKS)][document["seed"] % len(MARKS[0])] + "-",
                 markersize=4,
                 color=palette(place),
-                label=document["name"] if panel is panels[0] else None,
+                label=None if name in named else name,
             )
-            values = [row[key] for row in document["by_epoch"]]
-            if min(values) < bottom or max(values) > top:
-                panel.set_title(
-                    f"{document['name']}: {min(values):,.0f} to {max(values):,.0f}",
-                    fontsize=9,
-                    color=palette(place),
-                )
+            named.add(name)
+            least, most = (pick(row[key] for row in rows) for pick in (min, max))
+            if least < bottom or most > top:
+                beyond.append(f"{name}: {least:,.0f} to {most:,.0f}")
+        panel.set_title("\n".join(beyond), fontsize=9)
         panel.axhline(0, color="black", linewidth=0.8)
         panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         panel.set_xlabel("epoch")
         panel.set_ylabel(f"{title}, nats")
         panel.grid(alpha=0.3)
-    ceiling = max(row["mi_exact"] for document in documents for row in document["by_epoch"])
-    panels[1].axhline(ceiling, color="black", linestyle="--", label="the most that MI can be")
+    ceilings = [
+        row.get("mi_exact_ceiling") or row["mi_exact"] or 0.0
+        for document in documents
+        for row in document["by_epoch"]
+    ]
+    if max(ceilings) > 0:
+        panels[1].axhline(
+            max(ceilings), color="black", linestyle="--", label="the most that MI can be"
+        )
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     _write(figure, path)
 
@@ -351,6 +377,8 @@ def write_page() -> None:
     parts = []
     for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
         documents = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+        if not documents:
+            continue
         documents.sort(key=lambda document: document["best_valid"]["iw_nll"])
         add_differences(documents)
         sentences = documents[0]["best_valid"]["sentences"]
@@ -364,6 +392,7 @@ def write_page() -> None:
                 f"{sentences} test sentences, {documents[0]['best_valid']['iw_samples']} draws of "
                 f"the bound; {'; '.join(hardware)}.{floor}",
                 100,
+                break_on_hyphens=False,
             ),
             table(documents, folder.name),
             f"![exact MI and IW-PPL, {folder.name}]({folder.name}.png)",
@@ -394,6 +423,11 @@ def write_page() -> None:
             ]
     page = RESULTS / "index.md"
     text = page.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
+        raise InputError(
+            f"{page}: the tables go between the lines {BEGIN.strip()!r} and {END.strip()!r}, which "
+            "have to be there once each"
+        )
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
     middle = "\n\n".join(parts) + "\n"
@@ -407,6 +441,8 @@ def main() -> None:
     parser.add_argument("--hardware", default="", metavar="TEXT", help="what the runs ran on")
     arguments = parser.parse_args()
     if arguments.runs is not None:
+        if not arguments.hardware:
+            raise InputError("--runs: --hardware has to say what the runs ran on")
         collect(arguments.runs, arguments.hardware)
     write_page()
 

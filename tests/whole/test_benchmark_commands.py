@@ -12,18 +12,18 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.mark.parametrize(
-    ("script", "option"),
+    ("script", "options"),
     [
         ("annealing", "--runs"),
         ("interpolation", "--runs"),
         ("proposals", "--run"),
-        ("results", "--runs"),
+        ("results", "--hardware=a core --runs"),
     ],
 )
-def test_a_run_that_is_not_there_is_one_sentence(script, option, tmp_path, monkeypatch, capsys):
+def test_a_run_that_is_not_there_is_one_sentence(script, options, tmp_path, monkeypatch, capsys):
     nowhere = tmp_path / "nowhere"
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.setattr(sys, "argv", [f"{script}.py", option, str(nowhere)])
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *options.rsplit(maxsplit=1), str(nowhere)])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(BENCHMARKS / f"{script}.py"), run_name="__main__")
     said = capsys.readouterr().err

@@ -45,6 +45,8 @@ def test_paths_are_measured_against_both_ends_and_their_neighbours(interpolation
     assert found["to_next"] == pytest.approx([(4 / 7 + 1) / 2, (2 / 5 + 0) / 2])
     assert found["widest_step"] == pytest.approx((2 / 5 + 0) / 2)
     assert found["different"] == 2.5
+    # Two values that lie 3/7 apart: half of that.
+    assert found["to_first_error"] == pytest.approx([0, 3 / 14, 0])
     assert found["pairs"] == 2
     assert "grammatical" not in found
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mindspore_cvae.errors import InputError
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -23,7 +25,7 @@ def results(monkeypatch):
 
 def document(name, nats, lines="1 2 3", **more):
     by_sentence = {"by_sentence_line": lines, "by_sentence_iw_nll": " ".join(map(str, nats))}
-    return {"name": name, **by_sentence, **more}
+    return {"name": name, "seed": 0, **by_sentence, **more}
 
 
 def test_runs_of_different_days_are_paired_by_their_files(results):
@@ -31,14 +33,20 @@ def test_runs_of_different_days_are_paired_by_their_files(results):
         document("lstm_lm", (50.0, 60.0, 70.0)),
         document("cvae", (51.0, 63.0, 72.0)),
         document("other sentences", (1.0, 2.0, 3.0), lines="1 2 4"),
-        {"name": "before", "iw_nll_to_lstm_lm": (0.5, 0.1)},
+        {"name": "without sentences", "seed": 0},
+        document("lstm_lm_seed1", (51.0, 61.0, 72.0), seed=1),
+        document("cvae_seed1", (51.0, 63.0, 72.0), seed=1),
+        document("cvae_seed2", (51.0, 63.0, 72.0), seed=2),
     ]
     results.add_differences(documents)
     mean, error = documents[1]["iw_nll_to_lstm_lm"]
     assert mean == pytest.approx(2.0)
     assert error == pytest.approx(statistics.stdev((1, 3, 2)) / math.sqrt(3))
     assert "iw_nll_to_lstm_lm" not in documents[0] and "iw_nll_to_lstm_lm" not in documents[2]
-    assert documents[3]["iw_nll_to_lstm_lm"] == (0.5, 0.1)
+    # Of their own seed, and of seed 0 where there is none.
+    assert documents[5]["iw_nll_to_lstm_lm"][0] == pytest.approx(2 / 3)
+    assert documents[6]["iw_nll_to_lstm_lm"][0] == pytest.approx(2.0)
+    assert not any("iw_nll_to_lstm_lm" in documents[place] for place in (3, 4))
     assert not any("iw_nll_to_vae" in entry for entry in documents)
 
 
@@ -60,6 +68,54 @@ def test_what_critics_say_is_drawn_with_the_ceiling_of_mi(results, tmp_path, mon
     assert kl.lines[0].get_marker() != kl.lines[1].get_marker()
     assert mi.lines[-1].get_ydata()[0] == 7.6
     assert list(exact.lines[0].get_ydata()) == [20.0, 30.0]
+
+
+def test_what_critics_say_of_a_run_far_beyond_or_without_a_density(results, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(results, "_write", lambda figure, path: figures.append(figure))
+    rows = {"epoch": 1, "kl": 2.0, "mi": 1.0, "kl_exact": 20.0, "mi_exact": 7.0}
+    documents = [
+        {"name": "a", "seed": 0, "by_epoch": [rows | {"mi_exact_ceiling": 7.5}]},
+        {"name": "b", "seed": 0, "by_epoch": [rows | {"kl_exact": None, "mi_exact": None}]},
+        {"name": "c", "seed": 0, "by_epoch": [rows]},
+        {"name": "far", "seed": 0, "by_epoch": [rows | {"kl": -900.0}]},
+        {"name": "farther", "seed": 0, "by_epoch": [rows | {"kl": 1300.0}]},
+    ]
+    results.critics(documents, tmp_path / "critics.png")
+    kl, mi, exact = figures[0].axes
+    assert kl.get_title() == "far: -900 to -900\nfarther: 1,300 to 1,300"
+    assert exact.get_title() == "" and len(exact.lines) == 4 + 1
+    assert mi.lines[-1].get_ydata()[0] == 7.5
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()][:5] == [
+        *("a", "b", "c", "far", "farther")
+    ]
+
+
+def test_curves_beyond_the_scale_are_told_in_the_title(results, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(results, "_write", lambda figure, path: figures.append(figure))
+
+    def epochs(**values):
+        return [{"epoch": 1} | dict.fromkeys(results.CURVES) | values]
+
+    near = epochs(neg_elbo=40.0, neg_elbo_valid=60.0)
+    far = epochs(neg_elbo=-850.0, neg_elbo_valid=250000.0)
+    results.curves({"a": near, "b": near, "c": near, "far": far}, tmp_path / "curves.png")
+    panels = figures[0].axes
+    assert [panel.get_title() for panel in panels] == ["a", "b", "c", "far (-850 to 250,000)"]
+    assert panels[0].get_ylim() == pytest.approx((40 / 1.1, 60 * 1.1))
+
+
+@pytest.mark.parametrize(
+    "text", ["no tables", "<!-- /results -->\n<!-- results -->\n", "<!-- results -->\n"]
+)
+def test_a_page_without_the_place_of_its_tables_is_left_alone(results, tmp_path, monkeypatch, text):
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "index.md").write_text(text)
+    with pytest.raises(InputError, match="once each"):
+        results.write_page()
+    assert (tmp_path / "index.md").read_text() == text
 
 
 def test_epochs_are_counted_in_parts_where_steps_ended_the_run(results):
