@@ -175,6 +175,10 @@ class Evaluation:
     best_valid_sentences: int = _option(500, "[0, 1e9]", free=True)
     """Sentences of the validation split, the first ones, whose bound chooses the checkpoint
     best_valid; 0 for none of that. A training with train.select=iw_nll takes all."""
+    best_valid_refined: bool = _option(False, free=True)
+    """Whether the proposals of that bound are refined, as an evaluation's are: a tighter bound, a
+    second or so a sentence at the paper's size. Of an implicit posterior the other proposals have
+    one or two effective draws, and may mark a checkpoint too early; 64 sentences do."""
     before_training: bool = _option(False, free=True)
     """Whether the untrained model is validated too, as epoch 0."""
     max_sentences: int | None = _option(None, _COUNT, free=True)

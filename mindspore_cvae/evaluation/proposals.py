@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor
 
 from mindspore_cvae.common import randomness
 from mindspore_cvae.common.progress import progress
@@ -65,7 +65,9 @@ FAMILIES = {
     "refined": Family(Proposal.product, True, WIDENINGS),
 }
 """The values of ``--iw_proposal``, besides ``auto``, which takes the best of them."""
-UNREFINED = tuple(name for name, family in FAMILIES.items() if not family.is_refined)
+REFINED = tuple(name for name, family in FAMILIES.items() if family.is_refined)
+"""Among which a validation during training chooses with ``eval.best_valid_refined``."""
+UNREFINED = tuple(name for name in FAMILIES if name not in REFINED)
 """The cheap ones, among which a validation during training chooses: the product suits a q(z|x) that
 is nearly a point, the plain fit one that is near p(z|x), where the prior must not count twice."""
 
@@ -83,28 +85,6 @@ class Choice:
     family: str
     inflation: float
     widening: float = 1.0
-
-
-class LikelihoodGradient(nn.Cell):
-    """-log p(x|z) of every draw, and its gradient at z."""
-
-    def __init__(self, decoder: nn.Cell):
-        # Without prefixes: the model's parameters keep their names.
-        super().__init__(auto_prefix=False)
-        self.decoder = decoder
-        self.value_and_grad = ops.value_and_grad(self.total, 0, has_aux=True)
-
-    def total(self, z: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum over draws, whose gradient is that of each; and each."""
-        sentences, samples, size = z.shape
-        rows = ops.broadcast_to(tokens.expand_dims(1), (-1, samples, tokens.shape[1]))
-        nll = self.decoder(rows.reshape(sentences * samples, -1), z.reshape(-1, size))
-        return nll.sum(), nll.reshape(sentences, samples)
-
-    def construct(self, z: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """z (B, S, Z), tokens (B, T + 1) -> (B, S), (B, S, Z)."""
-        (_total, nll), gradient = self.value_and_grad(z, tokens)
-        return nll, gradient
 
 
 def rotated_points(numbers: np.ndarray) -> np.ndarray:
@@ -202,7 +182,6 @@ class Proposer:
 
     def __init__(self, evaluator):
         self.evaluator = evaluator
-        self.gradient = LikelihoodGradient(evaluator.decoder).set_train(False)
 
     def __call__(self, split: Split, scores, choice: Choice) -> Proposal:
         """Proposals of N sentences.
@@ -249,7 +228,7 @@ class Proposer:
     def likelihood(self, z: np.ndarray, tokens: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """-log p(x|z) and its gradient at z, in float64: z (B, S, Z), tokens (B, T + 1) -> (B, S),
         (B, S, Z)."""
-        nll, gradient = self.gradient(Tensor(z, ms.float32), tokens)
+        nll, gradient = self.evaluator.likelihood_gradient(Tensor(z, ms.float32), tokens)
         return nll.asnumpy().astype(np.float64), gradient.asnumpy().astype(np.float64)
 
     def _gradient(self, tokens: Tensor, per_call: int, z: np.ndarray) -> np.ndarray:
@@ -257,7 +236,8 @@ class Proposer:
         result, z = np.empty(z.shape), z.astype(np.float32)
         for start in range(0, z.shape[1], per_call):
             part = slice(start, min(start + per_call, z.shape[1]))
-            _, gradient = self.gradient(draws_of_part(z, part, per_call), tokens)
+            points = draws_of_part(z, part, per_call)
+            _, gradient = self.evaluator.likelihood_gradient(points, tokens)
             result[:, part] = gradient.asnumpy()[:, : part.stop - start]
         return result
 

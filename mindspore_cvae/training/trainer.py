@@ -37,7 +37,7 @@ from mindspore_cvae.devices import choosing
 from mindspore_cvae.devices.parallel import ALONE, Processes, join
 from mindspore_cvae.errors import TrainingError, warn_user
 from mindspore_cvae.evaluation.metrics import Weighing, evaluate
-from mindspore_cvae.evaluation.proposals import UNREFINED
+from mindspore_cvae.evaluation.proposals import REFINED, UNREFINED
 from mindspore_cvae.evaluation.scoring import Scorer
 from mindspore_cvae.model.building import build_model
 from mindspore_cvae.runs import checkpoints, events
@@ -482,7 +482,8 @@ class Trainer:
         first = None if config.train.select == "iw_nll" else config.eval.best_valid_sentences
         weighing = None
         if first != 0:
-            weighing = Weighing(config.eval.valid_iw_samples, UNREFINED, first)
+            families = REFINED if config.eval.best_valid_refined else UNREFINED
+            weighing = Weighing(config.eval.valid_iw_samples, families, first)
         try:
             metrics, _ = evaluate(
                 self.evaluator,

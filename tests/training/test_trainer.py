@@ -1,13 +1,16 @@
-"""What a training tells of steps that compile; its resuming is in whole/test_resume.py."""
+"""What a training tells of steps that compile, and its validations; its resuming is in
+whole/test_resume.py."""
 
 from __future__ import annotations
 
 import json
 
+import pytest
 from interruptions import STEPS_PER_EPOCH, options, write_corpus
 
 from mindspore_cvae.commands.train import train_main
 from mindspore_cvae.common import memory
+from mindspore_cvae.evaluation.metrics import Weighing, evaluate_run
 from mindspore_cvae.runs import folder as runs_folder
 
 
@@ -33,3 +36,19 @@ def test_a_step_that_compiles_counts_in_no_speed(tmp_path, capsys, monkeypatch):
         assert line.endswith("compiling 4 words, 1 of 1")
     told_in_all = [line for line in told_lines if "compiling" in line]
     assert len(given_back) == len(told_in_all) + 1
+
+
+def test_validations_with_refined_proposals_are_an_evaluations(tmp_path):
+    """The bound of the last validation is what an evaluation says of the last checkpoint."""
+    data, folder = write_corpus(tmp_path / "data"), tmp_path / "run"
+    settings = ("train.epochs=2", "eval.valid_samples=3", "eval.samples=3")
+    settings += ("eval.valid_iw_samples=4", "eval.best_valid_refined=true")
+    assert train_main(options("ivae", data, folder, *settings)) == 0
+    rows = map(json.loads, (folder / runs_folder.LOG).read_text().splitlines())
+    validations = [row for row in rows if row["event"] == "valid"]
+    assert [row["iw_proposal"] for row in validations] == ["refined", "refined"]
+    config = runs_folder.read_config(folder)
+    corpus = runs_folder.corpus_of_run(config, folder)
+    weighing = Weighing(4, ("refined",), config.eval.best_valid_sentences)
+    metrics, _ = evaluate_run(folder, config, corpus, "valid", "last", weighing)
+    assert validations[-1]["iw_nll"] == pytest.approx(metrics["iw_nll"], rel=1e-6)

@@ -417,7 +417,7 @@ FREE = {
     **{"eval.samples": 3, "eval.valid_samples": 3, "eval.valid_iw_samples": 4, "eval.rows": 3},
     **{"eval.best_valid_sentences": 2, "eval.max_sentences": 2, "eval.tokens": 7},
     **{"eval.before_training": "true", "train.tensorboard": "true"},
-    **{"eval.grammatical_samples": 5},
+    **{"eval.grammatical_samples": 5, "eval.best_valid_refined": "true"},
 }
 """Another value of every free key, but for the places of data and device."""
 
