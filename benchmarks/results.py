@@ -201,6 +201,7 @@ def picture(documents: list[dict], path: Path) -> None:
     # The study of slots draws what is finished, which may be nothing.
     bounds = [document["best_valid"]["iw_ppl"] for document in ordered] or [0.0]
     top = FAR * statistics.median(bounds)
+    outside: dict[float, list[dict]] = {}
     for document in ordered:
         metrics, seed = document["best_valid"], document["seed"]
         height = min(metrics["iw_ppl"], top)
@@ -224,15 +225,19 @@ def picture(documents: list[dict], path: Path) -> None:
                 label=document["name"],
             )
             if height < metrics["iw_ppl"]:
-                axes.annotate(
-                    f"{metrics['iw_ppl']:.1f} \N{UPWARDS ARROW}",
-                    (metrics["mi_exact"], height),
-                    xytext=(-8, 0),
-                    textcoords="offset points",
-                    ha="right",
-                    va="center",
-                    fontsize=9,
-                )
+                # Those at one place share a text.
+                outside.setdefault(round(metrics["mi_exact"], 1), []).append(metrics)
+    for there in outside.values():
+        values = ", ".join(f"{metrics['iw_ppl']:.1f}" for metrics in there)
+        axes.annotate(
+            f"{values} \N{UPWARDS ARROW}",
+            (min(metrics["mi_exact"] for metrics in there), top),
+            xytext=(-8, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=9,
+        )
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     axes.set_xlabel("exact MI, nats")
     axes.set_ylabel("IW-PPL (upper bound; lower is better)")

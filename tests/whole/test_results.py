@@ -149,6 +149,26 @@ def test_curves_have_the_last_validation_of_every_epoch(results, tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_runs_outside_of_the_picture_at_one_place_share_a_text(results, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(results, "_write", lambda figure, path: figures.append(figure))
+    documents = [
+        {
+            "name": f"run{place}",
+            "system": "cvae",
+            "seed": 0,
+            "best_valid": {"iw_ppl": iw_ppl, "mi_exact": mi_exact},
+        }
+        for place, (iw_ppl, mi_exact) in enumerate(
+            [(100.0, 1.0), (101.0, 2.0), (102.0, 3.0), (190.0, 6.21), (240.0, 6.22)]
+        )
+    ]
+    results.picture(documents, tmp_path / "picture.png")
+    assert [text.get_text() for text in figures[0].axes[0].texts] == [
+        "190.0, 240.0 \N{UPWARDS ARROW}"
+    ]
+
+
 def test_a_picture_of_no_finished_run_is_one_all_the_same(results, tmp_path):
     results.picture([], tmp_path / "none.png")
     assert (tmp_path / "none.png").read_bytes().startswith(b"\x89PNG")
