@@ -439,6 +439,7 @@ def write_page() -> None:
     write_atomically(page, f"{before}{BEGIN}{middle}{END}{after}")
 
 
+@np.errstate(all="raise")
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -453,5 +454,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    np.seterr(all="raise")
     sys.exit(run_command(main))
