@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from mindspore import Tensor
 
 from mindspore_cvae.common import randomness
+from mindspore_cvae.common.numbers import standard_error
 from mindspore_cvae.data.batches import EpochPlan, batches
 from mindspore_cvae.data.widths import corpus_widths
 from mindspore_cvae.devices import choosing
@@ -59,7 +59,7 @@ def annealed(sampler: ImportanceSampler, split, arguments) -> np.ndarray:
 
 def shown(values: np.ndarray) -> str:
     """A mean and its standard error."""
-    return f"{values.mean():.2f} ± {values.std(ddof=1) / math.sqrt(len(values)):.2f}"
+    return f"{values.mean():.2f} ± {standard_error(values):.2f}"
 
 
 def main() -> None:

@@ -37,9 +37,11 @@ import numpy as np
 
 from mindspore_cvae.api import ContrastiveVAE, interpolation_weights
 from mindspore_cvae.common.files import write_atomically
+from mindspore_cvae.common.numbers import standard_error
 from mindspore_cvae.data import grammar
 from mindspore_cvae.errors import InputError, run_command
 from mindspore_cvae.runs.folder import corpus_of_run
+from mindspore_cvae.runs.loading import CHECKPOINTS
 
 Words = Sequence[str]
 
@@ -47,11 +49,6 @@ Words = Sequence[str]
 def likeness(first: Words, second: Words) -> float:
     """Of two sentences, 0 to 1."""
     return SequenceMatcher(None, first, second, autojunk=False).ratio()
-
-
-def error(values: np.ndarray) -> list[float]:
-    """Standard errors of means over the first axis."""
-    return (values.std(0, ddof=1) / math.sqrt(len(values))).tolist()
 
 
 def measure(paths: list[list[Words]], ends: list[tuple[Words, Words]], has_grammar: bool) -> dict:
@@ -72,7 +69,7 @@ def measure(paths: list[list[Words]], ends: list[tuple[Words, Words]], has_gramm
     found = {
         "pairs": len(paths),
         "to_first": to_first.mean(0).tolist(),
-        "to_first_error": error(to_first),
+        "to_first_error": standard_error(to_first).tolist(),
         "to_second": to_second.mean(0).tolist(),
         "to_next": to_next.mean(0).tolist(),
         "widest_step": float(to_next.min(1).mean()),
@@ -83,7 +80,7 @@ def measure(paths: list[list[Words]], ends: list[tuple[Words, Words]], has_gramm
             [[grammar.log_probability(text) > -math.inf for text in path] for path in paths]
         )
         found["grammatical"] = is_grammatical.mean(0).tolist()
-        found["grammatical_error"] = error(is_grammatical)
+        found["grammatical_error"] = standard_error(is_grammatical).tolist()
     return found
 
 
@@ -158,9 +155,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200, metavar="N", help="(200)")
     parser.add_argument("--steps", type=int, default=11, metavar="N", help="(11)")
     parser.add_argument("--split", choices=("valid", "test"), default="test", help="(test)")
-    parser.add_argument(
-        "--checkpoint", choices=("best_valid", "best", "last"), default="best_valid"
-    )
+    parser.add_argument("--checkpoint", choices=CHECKPOINTS, default="best_valid")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--picture", type=Path, metavar="FILE.png")
     arguments = parser.parse_args()

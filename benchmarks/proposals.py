@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
-
-from mindspore_cvae.common.numbers import signed_with_error
+from mindspore_cvae.common.numbers import signed_with_error, standard_error
 from mindspore_cvae.data.widths import corpus_widths
 from mindspore_cvae.devices import choosing
 from mindspore_cvae.errors import run_command
@@ -32,11 +29,6 @@ from mindspore_cvae.runs.folder import corpus_of_run
 from mindspore_cvae.runs.loading import load_run
 
 DRAWS, MANY_DRAWS = 128, 512
-
-
-def error_of(values: np.ndarray) -> float:
-    """The standard error of a mean over sentences."""
-    return float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def main() -> None:
@@ -85,8 +77,8 @@ def main() -> None:
         difference = nll - last
         print(
             f"| {name} | {draws} | {choice.inflation}, {choice.widening} "
-            f"| {nll.mean():.2f} ± {error_of(nll):.2f} "
-            f"| {signed_with_error(difference.mean(), error_of(difference))} "
+            f"| {nll.mean():.2f} ± {standard_error(nll):.2f} "
+            f"| {signed_with_error(difference.mean(), standard_error(difference))} "
             f"| {effective.mean():.1f} | {effective.min():.1f} | {seconds:.0f} |"
         )
     if arguments.json:
@@ -104,9 +96,9 @@ def main() -> None:
                     "inflation": choice.inflation,
                     "widening": choice.widening,
                     "nll": float(nll.mean()),
-                    "nll_error": error_of(nll),
+                    "nll_error": float(standard_error(nll)),
                     "to_last": float((nll - last).mean()),
-                    "to_last_error": error_of(nll - last),
+                    "to_last_error": float(standard_error(nll - last)),
                     "ess": float(effective.mean()),
                     "least_ess": float(effective.min()),
                     "seconds": seconds,

@@ -19,7 +19,7 @@ import json
 import statistics
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -125,11 +125,10 @@ def validations(log: Iterable[Mapping]) -> list[dict]:
     return [{key: row.get(key) for key in VALIDATIONS} for row in by_epoch.values()]
 
 
-def epochs_done(log: Iterable[Mapping]) -> float:
+def epochs_done(log: Sequence[Mapping]) -> float:
     """Passes over the training sentences until the last validation; a part of one to two digits."""
-    rows = list(log)
-    last = max(row["step"] for row in rows if row.get("event") == "valid")
-    epoch = next(row["steps_per_epoch"] for row in rows if row.get("event") == "start")
+    last = max(row["step"] for row in log if row.get("event") == "valid")
+    epoch = next(row["steps_per_epoch"] for row in log if row.get("event") == "start")
     return last // epoch if last % epoch == 0 else round(last / epoch, 2)
 
 
@@ -283,9 +282,8 @@ def curves(found: Mapping[str, list[dict]], path: Path) -> None:
         panel.yaxis.set_major_formatter("{x:g}")
         panel.yaxis.set_minor_formatter(ticker.NullFormatter())
         panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-        least, most = min(values[name]), max(values[name])
-        beyond = f" ({least:,.0f} to {most:,.0f})" if least < bottom or most > top else ""
-        panel.set_title(name + beyond, fontsize=10)
+        beyond = told_beyond(values[name], bottom, top)
+        panel.set_title(f"{name} ({beyond})" if beyond else name, fontsize=10)
         panel.set_xlabel("epoch")
         panel.grid(alpha=0.3, which="both")
     for panel in panels.flat[len(found) :]:
@@ -307,7 +305,6 @@ def critics(documents: list[dict], path: Path) -> None:
     )
     families = sorted({_family(document) for document in documents})
     palette = pyplot.get_cmap("tab10")
-    named = set()
     for panel, (key, title) in zip(panels, CRITICS.items(), strict=True):
         # A posterior without a density has no exact KL.
         found = {
@@ -330,12 +327,10 @@ def critics(documents: list[dict], path: Path) -> None:
                 MARKS[turn % len(MARKS)][document["seed"] % len(MARKS[0])] + "-",
                 markersize=4,
                 color=palette(place),
-                label=None if name in named else name,
+                label=name if panel is panels[0] else None,
             )
-            named.add(name)
-            least, most = (pick(row[key] for row in rows) for pick in (min, max))
-            if least < bottom or most > top:
-                beyond.append(f"{name}: {least:,.0f} to {most:,.0f}")
+            told = told_beyond([row[key] for row in rows], bottom, top)
+            beyond += [f"{name}: {told}"] if told else []
         panel.set_title("\n".join(beyond), fontsize=9)
         panel.axhline(0, color="black", linewidth=0.8)
         panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
@@ -361,6 +356,12 @@ def span(runs: list[list[float]]) -> tuple[float, float]:
     near = BEYOND * statistics.median(largest)
     kept = [values for values, most in zip(runs, largest, strict=True) if most <= near]
     return min(min(values) for values in kept), max(max(values) for values in kept)
+
+
+def told_beyond(values: list[float], bottom: float, top: float) -> str:
+    """The range of values that leave a picture; nothing of others."""
+    least, most = min(values), max(values)
+    return f"{least:,.0f} to {most:,.0f}" if least < bottom or most > top else ""
 
 
 def _write(figure, path: Path) -> None:

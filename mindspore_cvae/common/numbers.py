@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TypeGuard
 
+import numpy as np
+
 
 def is_finite(value: object) -> TypeGuard[float]:
     """Whether a value of a file is a number, no truth value, that a float can hold."""
@@ -14,6 +16,12 @@ def is_finite(value: object) -> TypeGuard[float]:
         return math.isfinite(value)
     except OverflowError:
         return False
+
+
+def standard_error(values: np.ndarray) -> np.ndarray:
+    """Of means over the first axis: the deviation over sqrt(N); (N, ...) -> (...), N of 2 or
+    more."""
+    return values.std(0, ddof=1) / math.sqrt(len(values))
 
 
 def signed_with_error(mean: float, error: float) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mindspore_cvae.common import randomness
+from mindspore_cvae.common.numbers import standard_error
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.data import grammar
 from mindspore_cvae.data.corpus import Corpus, Split, true_scores
@@ -125,9 +126,7 @@ def standard_errors(values: dict[str, np.ndarray]) -> dict[str, float | None]:
     """``<name>_error`` of each mean over N sentences: their deviation over sqrt(N), null for one
     sentence. It says how far another sample of sentences would lie, of the same model."""
     return {
-        f"{name}_error": (
-            float(column.std(ddof=1) / math.sqrt(len(column))) if len(column) > 1 else None
-        )
+        f"{name}_error": (float(standard_error(column)) if len(column) > 1 else None)
         for name, column in values.items()
         if name in MEANS
     }

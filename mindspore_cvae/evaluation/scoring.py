@@ -102,16 +102,14 @@ class LikelihoodGradient(nn.Cell):
     """-log p(x|z) of every draw, and its gradient at z."""
 
     def __init__(self, model: LatentVariableModel):
-        # Without prefixes: the model's parameters keep their names.
         super().__init__(auto_prefix=False)
-        self.decoder = model.decoder
+        self.likelihood = Likelihood(model)
         self.value_and_grad = ops.value_and_grad(self.total, 0, has_aux=True)
 
     def total(self, z: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The sum over draws, whose gradient is that of each; and each."""
-        sentences, samples, size = z.shape
-        nll = self.decoder(_repeat(tokens, samples), z.reshape(-1, size))
-        return nll.sum(), nll.reshape(sentences, samples)
+        nll = self.likelihood(tokens, z)
+        return nll.sum(), nll
 
     def construct(self, z: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """z (B, S, Z), tokens (B, T + 1) -> (B, S), (B, S, Z)."""
@@ -220,7 +218,6 @@ class Scorer:
         self.likelihood = Likelihood(model).set_train(False)
         self.likelihood_gradient = LikelihoodGradient(model).set_train(False)
         self.posterior = model.posterior
-        self.decoder = model.decoder
         self.before_batch: Callable[[], None] = lambda: None
         self.compilations = Compilations()
 

@@ -5,7 +5,6 @@ Every number is of a run's own files; only the interpolation needs the models.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import numpy as np
 
 from mindspore_cvae import __version__
 from mindspore_cvae.common.files import write_atomically
-from mindspore_cvae.common.numbers import signed_with_error
+from mindspore_cvae.common.numbers import signed_with_error, standard_error
 from mindspore_cvae.config.keys import Config
 from mindspore_cvae.errors import InputError, typed
 from mindspore_cvae.evaluation.columns import COLUMNS, PAPER, UNSOUND, VALID, Column, style_of
@@ -91,8 +90,8 @@ def difference(
     if count < 2 or lines[0][:count] != lines[1][:count]:
         return None
     values = both[1][:count] - both[0][:count]
-    error = values.std(ddof=1) / math.sqrt(count)
-    return {"mean": float(values.mean()), "error": float(error), "sentences": count}
+    error = float(standard_error(values))
+    return {"mean": float(values.mean()), "error": error, "sentences": count}
 
 
 def _numbers(texts: Sequence[str]) -> np.ndarray:
